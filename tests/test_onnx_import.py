@@ -656,6 +656,23 @@ def test_numbers_of_inputs(operator: str, inputs: str, needed: str, tmp_path: Pa
         fastcnn.load_onnx(path)
 
 
+def test_a_softmax_over_a_batch_of_two_behind_a_product(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("MatMul", "r v", "m"), node("Softmax", "m", "y", axis=0)]
+    path = write(tmp_path / "net.onnx", nodes, {"x": [2, 4]}, ["y"], {"v": normal(4, 3)})
+    x = normal(2, 4)
+    result = fastcnn.load_onnx(path).predict(x)
+    np.testing.assert_allclose(result, reference(path, x=x)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["ReduceMax", "Relu"])
+def test_shapes_of_too_many_numbers(operator: str, tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "c"), node(operator, "c", "y")]
+    shape = ["N", 1, 2, 1 << 31]
+    path = write(tmp_path / "net.onnx", nodes, {"x": shape}, ["y"], {"w": normal(1, 1, 1, 1)})
+    with pytest.raises(OnnxFileError, match="is too large"):
+        fastcnn.load_onnx(path)
+
+
 def test_a_little_of_the_fuzz(tmp_path: Path) -> None:
     import fuzz_onnx
 

@@ -197,10 +197,12 @@ class OnnxModel(Model):
             if self._free_batch:
                 raise NotBatched
         if can_batch:
+            known = len(self._store.layers)
             try:
                 return self._trace(shapes, arrays or {}, batched=True, apart=apart)
             except NotBatched:
                 if first:
+                    self._store.forget(list(self._store.layers)[known:])
                     self._whole = max(lead) > 1
                     if self._whole and self._free_batch:
                         raise

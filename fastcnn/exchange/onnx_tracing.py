@@ -230,6 +230,8 @@ class Trace:
     def call(self, layer: Layer, *inputs: Tensor) -> Tensor:
         """The tensor of a layer's call; the layer is built for it."""
         tensor = layer(list(inputs) if layer.takes_several else inputs[0])
+        if prod(tensor.shape) > MOST_BYTES:
+            raise OnnxFileError(f"the result of {layer!r} of shape {tensor.shape} is too large")
         if layer.input_shape is None:
             shapes = tuple(one.shape for one in inputs)
             layer.build(
@@ -335,6 +337,8 @@ class Trace:
                 if sources[-1].kind == "array":
                     state[f"constant_{i}"] = value.constant
             else:
+                if prod(value.shape) * 4 > MOST_BYTES:  # a function of NumPy goes through them
+                    raise node.error(f"an input of shape {value.shape} is too large")
                 value = self.plain(value)
                 assert value.tensor is not None
                 stored = value.axes if value.batch is None else (value.batch, *value.axes)

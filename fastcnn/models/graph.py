@@ -103,6 +103,19 @@ class Graph:
                 ) from None
         return result
 
+    def flops(self, shapes: Sequence[Shape]) -> int:
+        """The work of all calls for one sample, from the shapes of the inputs.
+
+        >>> from fastcnn.nn.layers import Conv2D, Dense, Flatten
+        >>> chain([Conv2D(8, 3), Flatten()]).flops([(28, 28, 1)]) == 2 * 26 * 26 * 9 * 8
+        True
+        """
+        values = self.infer(shapes)
+        return sum(
+            node.layer.flops(input_of_call(node.layer, [values[value] for value in node.inputs]))
+            for node in self.nodes
+        )
+
     def input_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """For each layer the shape of its input, from the shapes of all values.
 

@@ -164,9 +164,12 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
         if resumed is None:
             optimizer.begin(model._ownership, progress)
         model._fits = os.getpid()
+        # Augmentations, and sources of a user's own, give other samples in each epoch.
+        repeats = fit.augment is None and not isinstance(fit.data.images, Stream)
+        model._weights.repeats_samples = repeats and fit.epochs - progress.epoch > 1
         try:
             return loop.run(fit.epochs, fit.verbose)
         finally:
-            model._fits = 0
+            model._fits, model._weights.repeats_samples = 0, False
             progress.outputs, progress.collector = progress.outputs_so_far(), None
             model._give_up_memory()

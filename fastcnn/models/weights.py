@@ -39,6 +39,8 @@ class Weights:
             all of them, where no layer is frozen. The gradient of the rest is 0.
         frozen: whether training leaves some of the parameters as they are.
         watch: knows whether values may have changed.
+        repeats_samples: whether a training runs whose epochs take the same samples, so that results
+            of frozen layers are worth keeping.
     """
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[np.floating]) -> None:
@@ -49,6 +51,7 @@ class Weights:
         self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
         self.gradients: list[dict[str, Array]] = []
         self.watch = Watch()
+        self.repeats_samples = False
         self._layers = list(layers)  # kept alive, because the keys of _views are their ids
         self._views: dict[int, dict[str, Array]] = {}
         first = 0
@@ -135,6 +138,15 @@ class Weights:
     def of(self, layer: Layer) -> dict[str, Array]:
         """The parameters of one of the layers by name, as views of ``parameters``."""
         return self._views.get(id(layer), {})
+
+    def all_of(self, layers: Iterable[Layer]) -> list[Array]:
+        """All parameters and running statistics of some of the layers, as programs take them."""
+        return [
+            array
+            for layer in layers
+            for arrays in (self.of(layer), self.state_of(layer))
+            for array in arrays.values()
+        ]
 
     def convolutions_of(self, layer: SeparableConv2D) -> tuple[DepthwiseConv2D, Conv2D]:
         """The two convolutions of one of the layers; :meth:`of` knows their parameters."""

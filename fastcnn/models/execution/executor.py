@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from math import prod
 from operator import is_
 from typing import Any
 
@@ -34,6 +35,7 @@ from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import fixed_address
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.frozen import division_of
+from fastcnn.models.execution.kept_results import KeptResults
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import compiles_ahead, is_built_in, prepare
 from fastcnn.models.execution.shard_passes import UnitPasses
@@ -96,6 +98,7 @@ class Executor:
         # The prediction that runs layers before everything that trains, and the indices of the
         # inputs that go straight to the units.
         self._frozen: Prediction | None = None
+        self._kept: KeptResults | None = None
         self._passed: tuple[int, ...] = tuple(range(self._inputs))
         if self._only_segment is None and weights.frozen:
             expanded = self._divide(expanded, input_shapes)
@@ -114,6 +117,15 @@ class Executor:
         if frozen.only_moves:
             return expanded
         self._frozen, self._passed = frozen, division.passed_inputs
+        graph = division.frozen_graph
+        outputs = division.input_shapes[: len(graph.outputs)]
+        self._kept = KeptResults(
+            frozen.run,
+            self._weights.watch.frozen_version,
+            self._weights.all_of(node.layer for node in graph.nodes),
+            graph.flops(input_shapes),
+            sum(map(prod, outputs)) * self._dtype.itemsize,
+        )
         self._units = units_of(division.trained_graph, self._weights, division.input_shapes)
         return division.trained_graph
 
@@ -302,9 +314,10 @@ class Executor:
         optimizer.count_step()
         return output[0], output[1], NO_FIGURES
 
-    @staticmethod
-    def give_up_memory() -> None:
-        """Give up the blocks of memory that a large training step kept for the next one."""
+    def give_up_memory(self) -> None:
+        """Give up what a training kept for its next step or epoch."""
+        if self._kept is not None:
+            self._kept.forget()
         memory.give_up_surplus()
 
     def _moves(self, step: CompiledStep) -> Array:
@@ -348,7 +361,10 @@ class Executor:
         """The inputs of the units, of which a prediction computes some; None as its own result."""
         if self._frozen is None:
             return inputs
-        results = self._frozen.run(inputs)
+        if self._kept is not None and self._weights.repeats_samples:
+            results = self._kept.results(inputs)
+        else:
+            results = self._frozen.run(inputs)
         return None if results is None else [*results, *(inputs[i] for i in self._passed)]
 
     @unreported
