@@ -3,6 +3,7 @@
 pip install "fastcnn[peers]"
 python benchmarks/write_report.py --machine "AMD EPYC, Zen 4, AVX-512, 2 cores"
 python benchmarks/write_report.py --machine … --report FILE    (of fastcnn bench --full --json)
+python benchmarks/write_report.py … --beside FILE --beside-machine "the same as AVX2"
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -23,10 +24,23 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 FAMILIES = ("PyTorch", "ONNX Runtime", "OpenVINO", "LiteRT", "JAX", "SciPy")
 
 
-def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
+class Beside(NamedTuple):
+    """A run on another machine, and the machine's name."""
+
+    report: Report
+    machine: str
+
+
+def text_of(
+    report: Report,
+    machine: str,
+    images: dict[str, str],
+    beside: Beside | None = None,
+    title: str = "Benchmarks",
+) -> str:
     """The page. ``images`` are charts by file name, which this fills."""
     parts = [
-        "# Benchmarks",
+        f"# {title}",
         f"Measured on {machine}: {threads_of(report)}, float32, on {report.when[:10]}; fastcnn "
         f"{report.machine['fastcnn']} beside {versions_of(report)}. Peak: {report.top:.0f} "
         f"GFLOP/s, copy: {report.bandwidth:.1f} GB/s. "
@@ -43,6 +57,7 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         'With `math="strict"` fastcnn uses direct sums alone. In contests that choose a direct sum '
         "anyway, the figure is the same. The others where another library is faster:",
         _losses(report, strict=True),
+        *(_side_by_side(report, machine, beside, images) if beside else ()),
         "## How near to the limit",
         "The roof is the measured peak, and on its left a copy's bandwidth. Filled: fastcnn; "
         "hollow: the best of the other libraries. Problems of fewer than a thousand operations are "
@@ -75,6 +90,60 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         parts += ["## Before the first result", _rows(("what", "who", ""), rows)]
     parts += ["## Who did not take part, and why", _absent(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _side_by_side(
+    report: Report, machine: str, beside: Beside, images: dict[str, str]
+) -> Iterator[str]:
+    """The sections that compare the runs of two machines."""
+    other = beside.report
+    yield "## Two machines side by side"
+    yield (
+        f"Also measured on {beside.machine}: {threads_of(other)}, on {other.when[:10]}; peak: "
+        f"{other.top:.0f} GFLOP/s, copy: {other.bandwidth:.1f} GB/s. The table has fastcnn's speed "
+        "÷ that of the fastest other library, and this library's name where it is faster."
+    )
+    yield _image(images, "standing-beside", charts.standing(other))
+    by_name = {entry.name: entry for entry in other.entries}
+    rows = [
+        (
+            "**geometric mean**",
+            *(_mean(one, strict) for strict in (False, True) for one in (report, other)),
+        ),
+        (
+            "**lost**",
+            *(_lost(one, strict) for strict in (False, True) for one in (report, other)),
+        ),
+    ]
+    for entry in report.entries:
+        second = by_name.get(entry.name)
+        if second is not None:
+            both = entry, second
+            cells = (_against(one, strict) for strict in (False, True) for one in both)
+            rows.append((entry.name, *cells))
+    here, there = (
+        machine.rpartition(", ")[2] or machine,
+        beside.machine.rpartition(", ")[2] or beside.machine,
+    )
+    heads = [here, there, f"{here}, strict", f"{there}, strict"]
+    yield _rows(("contest", *heads), rows)
+
+
+def _mean(report: Report, strict: bool) -> str:
+    mean = report.mean_times_best_peer(strict)
+    return "–" if mean is None else f"{times(mean)} ×"
+
+
+def _lost(report: Report, strict: bool) -> str:
+    return f"{len(report.losses(strict))} of {len(report.against_peers(strict))}"
+
+
+def _against(entry: Entry, strict: bool) -> str:
+    """fastcnn's speed ÷ the fastest peer's, with its name where it is faster."""
+    ratio = entry.times(entry.best_peer, strict)
+    if ratio is None or entry.best_peer is None:
+        return "–"
+    return _ratio(entry, ratio) + (f" {entry.best_peer.name}" if ratio < 1 else "")
 
 
 def _short(report: Report) -> Iterator[str]:
@@ -180,6 +249,11 @@ def main(
         Path | None, typer.Option("--report", help="A saved run, in place of running.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For all runners.")] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="A saved run of another machine, to set beside.")
+    ] = None,
+    beside_machine: Annotated[str, typer.Option(help="This machine, by name.")] = "",
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Benchmarks",
     folder: Annotated[Path, typer.Option(help="Where the page goes.")] = DOCS,
     name: Annotated[
         str, typer.Option(help="Of the page, and of its charts' folder.")
@@ -196,7 +270,8 @@ def main(
     else:
         report = Report.read(saved)
     images: dict[str, str] = {}
-    page = text_of(report, machine, images).replace("](charts/", f"]({name}/")
+    second = None if beside is None else Beside(Report.read(beside), beside_machine)
+    page = text_of(report, machine, images, second, title).replace("](charts/", f"]({name}/")
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
     for old in place.glob("*.svg"):

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from pathlib import Path
 from time import thread_time
@@ -441,6 +442,18 @@ def test_rounds_do_not_count_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [[round(one, 3) for one in mine] for mine in seconds] == [[0.03, 0.02], [0.1, 0.1]]
 
 
+def test_a_contest_waits_for_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shares = Clock(), [0.5, 0.6, 0.9, 0.5]
+    clock.sleep = lambda seconds: clock.takes(seconds)()  # type: ignore[attr-defined]
+    monkeypatch.setattr(hardware, "time", clock)
+    monkeypatch.setattr(hardware, "together", lambda threads: shares.pop(0))
+    assert hardware.wait_until_free(2, seconds=1)
+    assert clock.now == pytest.approx(0.4, abs=1e-3)  # two naps
+    assert not hardware.wait_until_free(2, seconds=0)
+    assert shares == []
+    assert hardware.wait_until_free(1, seconds=0)  # one thread needs no other core
+
+
 # --- two runs compared ----------------------------------------------------------------------------
 
 
@@ -524,6 +537,7 @@ def test_compare_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--model", "a.onnx", "--op", "dense"], "--model takes no --op and no --net"),
         (["--model", "a.safetensors"], "a.safetensors: No such file"),
         (["--compare", "a", "b", "--model", "a"], "--compare takes two saved runs and no other"),
+        (["--engine", "blas"], "engine must be one of numba, im2col, naive, got 'blas'"),
         (["--resume"], "--resume needs --json, the file of the run to continue"),
         (["--html", "no/such.html"], "--html must name a file in an existing folder"),
     ],
@@ -644,9 +658,9 @@ def test_long_notes_are_folded_and_smallest_problems_are_no_points_of_the_roofli
     result = report(entry("conv2d/a, batch 1"), entry("conv2d/b, batch 1", flops=999))
     points = charts.roofline(result).count('r="3.6"')
     assert points == 2  # fastcnn and the peer of the first contest
-    packages = {"numpy": "2", "ai_edge_litert": "2.3", "torch": None}
+    packages = {"numpy": "2", "ai_edge_litert": "2.3", "torch": "2", "jax": None}
     machine = result.machine | {"packages": packages}
-    assert versions_of(replace(result, machine=machine)) == "LiteRT 2.3, NumPy 2"
+    assert versions_of(replace(result, machine=machine)) == "PyTorch 2, NumPy 2"
 
 
 def circles(chart: str) -> list[tuple[float, str, bool]]:
@@ -732,6 +746,29 @@ def test_the_algorithm_of_a_contest_is_that_of_the_call() -> None:
     assert methods["dense"] == methods["max_pool2d"] == {""}
 
 
+def test_two_machines_stand_side_by_side() -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "write_report.py"
+    spec = spec_from_file_location("write_report", path)
+    assert spec is not None
+    assert spec.loader is not None
+    written = module_from_spec(spec)
+    spec.loader.exec_module(written)
+    lost = entry("conv2d/a, batch 1", method="direct")  # PyTorch takes half of the time
+    won = replace(lost, figures=(*lost.figures[:4], figure("JAX", 2e-3, "JAX")))
+    alone = entry("conv2d/only here, batch 1", method="direct")
+    images = dict[str, str]()
+    beside = written.Beside(report(won), "a machine, AVX2")
+    text = written.text_of(report(lost, alone), "a machine, AVX-512", images, beside)
+    assert "| contest | AVX-512 | AVX2 | AVX-512, strict | AVX2, strict |" in text
+    row = "| conv2d/a, batch 1 | 0.50 × PyTorch NCHW | 4.00 × | 0.50 × PyTorch NCHW | 4.00 × |"
+    assert row in text
+    assert "| **lost** | 2 of 2 | 0 of 1 | 2 of 2 | 0 of 1 |" in text
+    assert "| conv2d/only here" not in text.split("Two machines")[1].split("## How near")[0]
+    assert "standing-beside.svg" in images
+    alone_text = written.text_of(report(lost), "a machine", images)
+    assert "Two machines" not in alone_text
+
+
 # --- strict mathematics ---------------------------------------------------------------------------
 
 
@@ -812,14 +849,45 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run("--resume", expect=130)
     assert [e.group for e in Report.read(Path("a.json")).entries] == calls
     assert "Not run, for want of time" in run("--resume", "--limit", "0")
-    output = run("--resume")
+    output = run("--resume", "--engine", "numba")
     assert "Not run" not in output
+    names = [{f.name for f in e.figures} for e in Report.read(Path("a.json")).entries]
+    assert sorted(map(len, names)) == [2, 3]
+    assert min(names, key=len) == {"fastcnn", ALONE}
     assert sorted(calls) == ["add", "relu"]
     whole_run = Report.read(Path("a.json"))
     assert {e.group for e in whole_run.entries} == {"add", "relu"}
     refused = run("--resume", "--threads", "3", expect=2)
     assert "before must be a report of the same machine, versions and options" in refused
     assert "with threads" in refused
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_noisy_contests_run_again_and_the_quieter_run_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_noise(of: Entry, spread: float) -> Entry:
+        return replace(of, figures=tuple(replace(f, spread=spread) for f in of.figures))
+
+    def run(before: Report | None) -> Report:
+        return bench(quick=False, ops=ops_, engine=["numba"], peer=[], seconds=0.01, before=before)
+
+    ops_ = ["add", "relu", "softmax"]
+    first = run(None)
+    assert [f.name for f in first.entries[0].figures] == ["fastcnn", ALONE]
+    spreads = {"add": (0.5, 0.1), "relu": (0.3, 0.9), "softmax": (0.1, 0.0)}
+    entries = {e.group: e for e in first.entries}
+    before = [with_noise(entries[op], spreads[op][0]) for op in entries]
+    calls = list[str]()
+
+    def again(problem: Any, *rest: Any) -> Entry:
+        calls.append(problem.op)
+        return with_noise(entries[problem.op], spreads[problem.op][1])
+
+    monkeypatch.setattr(suite, "_entry", again)
+    second = run(replace(first, entries=tuple(before)))
+    assert sorted(calls) == ["add", "relu"]
+    assert {e.group: e.noise for e in second.entries} == {"add": 0.1, "relu": 0.3, "softmax": 0.1}
 
 
 # --- a guard that does not look at the clock on the wall ------------------------------------------

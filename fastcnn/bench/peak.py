@@ -22,6 +22,8 @@ NUMBERS = 1024  # 4 KiB or 8 KiB, well within the first-level cache
 SWEEPS = 26_000  # about 3 ms, so that the launch of threads does not count and few are disturbed
 COPY_BYTES = 128 << 20  # of each array, far beyond the last-level cache
 ROUNDS = 160
+TRIES = 8  # of 12 ms, of threads together
+FREE = 0.85  # least speed of threads together, see together, if no other program uses a core
 TURNS = 8
 
 
@@ -56,6 +58,31 @@ def measure(threads: Sequence[int] | None = None, rounds: int = ROUNDS) -> Peak:
                 best[n] = max(best[n], _flops(np.dtype(name), n, -(-rounds // TURNS)))
             copy[n] = max(copy[n], _copy(source, target, n, -(-rounds // TURNS // 4)))
     return Peak(flops, copy)
+
+
+def together(threads: int) -> float:
+    """The speed of threads together now, as a share of the sum of their single speeds.
+
+    It is far below 1 if another program uses one of the cores. The best of some tries counts,
+    because the system takes up to 60 ms to place a new thread on a free core.
+    """
+    dtype = np.dtype("float32")
+    one, best = max(_flops(dtype, 1, 1) for _ in range(2)), 0.0
+    for _ in range(TRIES):
+        best = max(best, _flops(dtype, threads, 4) / (threads * one))
+        if best >= FREE:
+            break
+    return best
+
+
+def wait_until_free(threads: int, seconds: float) -> bool:
+    """Wait until the cores are free, for at most so long. Returns whether they are."""
+    end = time.perf_counter() + seconds
+    while threads > 1 and together(threads) < FREE:
+        if time.perf_counter() >= end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def best(peaks: Sequence[Peak]) -> Peak:

@@ -17,6 +17,8 @@ from fastcnn.core.reading import read_text
 FORMAT = 1
 OURS, ALONE, STRICT = "fastcnn", "fastcnn, 1 thread", "fastcnn, strict"
 """Names of fastcnn's runners: on all threads of the run, on one, and in strict mathematics."""
+ENGINE_OF = dict.fromkeys((OURS, ALONE, STRICT), "numba")
+"""The engine of these runners. Runners of other engines have the engine's name."""
 _EARLIER_NAMES = {"numba": OURS, "numba, 1 thread": ALONE}
 """Names in files of earlier versions."""
 NOISY = 0.2
@@ -153,10 +155,15 @@ class Entry:
         return min(self.figures, key=lambda f: f.seconds)
 
     @property
+    def noise(self) -> float:
+        """The larger noise of the best peer and of fastcnn."""
+        both = (self.best_peer, self.ours)
+        return max((figure.spread for figure in both if figure is not None), default=0.0)
+
+    @property
     def is_doubtful(self) -> bool:
         """Whether the noise of the best peer, or of fastcnn, exceeds :data:`NOISY`."""
-        both = (self.best_peer, self.ours)
-        return any(figure is not None and figure.spread > NOISY for figure in both)
+        return self.noise > NOISY
 
     def times(self, other: Figure | None, strict: bool = False) -> float | None:
         """fastcnn's speed as a multiple of another runner's, or None.
@@ -314,6 +321,7 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 QUIET = 0.85
+"""Least :attr:`Report.quiet` of a run on a machine without other work."""
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:

@@ -16,7 +16,7 @@ from fastcnn.bench import peak as hardware
 from fastcnn.bench.contest import CannotRun, Contest, Runner, WrongResult
 from fastcnn.bench.own_models import ModelTask
 from fastcnn.bench.problems import NetProblem, select
-from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
+from fastcnn.bench.report import ENGINE_OF, Absent, Cost, Entry, Figure, Report
 from fastcnn.core.settings import get_num_threads, set_num_threads
 from fastcnn.engine.machine import facts
 from fastcnn.engine.registry import engines
@@ -25,8 +25,11 @@ from fastcnn.proof.problems import Problem
 Progress = Callable[[int, int, str], None]
 QUICK_SECONDS = 35.0
 """After this time a quick run begins no further contest."""
+PATIENCE = 5.0
+"""Seconds that a contest of a full run waits for free cores."""
 CACHED = 4_000_000
 """A core's own caches may hold a large part of up to this many bytes."""
+_BUSY = "Other processes were busy"
 CACHED_INTENSITY = 4
 """With fewer operations per byte, memory is the limit on any current processor."""
 
@@ -52,6 +55,7 @@ def bench(
     ops: Sequence[str] | None = None,
     net: Sequence[str] | None = None,
     problems: Sequence[Problem | NetProblem | ModelTask] | None = None,
+    engine: Sequence[str] | None = None,
     peer: Sequence[str] | None = None,
     threads: int | None = None,
     seconds: float | None = None,
@@ -67,6 +71,7 @@ def bench(
         quick: whether to run the quick part of the table in at most a minute, or all of it.
         ops, net: names of operations and nets. With either, only the named ones run.
         problems: run these problems instead of the table's; a ``ModelTask`` is a file's model.
+        engine: names of fastcnn's engines; None for all.
         peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
         threads: number of threads for all runners; None for fastcnn's setting.
         seconds: time for each contest; None for the default of ``quick``.
@@ -74,7 +79,8 @@ def bench(
             contests and lacks these figures.
         progress: called as ``progress(done, total, name)`` before each contest and after the last.
         before: the report of an interrupted run, which this run continues: contests that it has are
-            not run again.
+            not run again, unless noise makes their ratio doubtful. Of two runs of a contest the
+            one with less noise is kept.
         limit: seconds after which no further contest begins; None for no limit.
         finished: called with the report of all contests so far, after each of them.
 
@@ -102,6 +108,10 @@ def bench(
     for name in names:
         if name not in peers.PEERS:
             raise ValueError(f"peer must be one of {', '.join(peers.PEERS)}, got {name!r}")
+    own = engines() if engine is None else tuple(engine)
+    for name in own:
+        if name not in engines():
+            raise ValueError(f"engine must be one of {', '.join(engines())}, got {name!r}")
     effort = QUICK if quick else FULL
     if seconds is not None:
         effort = effort._replace(contest=seconds, seconds=float("inf"))
@@ -112,7 +122,7 @@ def bench(
     set_num_threads(count)
     try:
         with _limited_blas(count) as notes:
-            run = _Run(names, count, effort, quick, notes, start, before)
+            run = _Run(own, names, count, effort, quick, notes, start, before)
             return run.all(problems, progress, costs, limit, finished)
     finally:
         set_num_threads(count_before)
@@ -122,6 +132,7 @@ class _Run:
     """One run, which may continue an earlier one.
 
     Args:
+        engines: fastcnn's engines.
         names: the peers.
         threads: number of threads for all runners.
         effort: times of the run.
@@ -133,6 +144,7 @@ class _Run:
 
     def __init__(
         self,
+        engines: tuple[str, ...],
         names: tuple[str, ...],
         threads: int,
         effort: Effort,
@@ -141,7 +153,8 @@ class _Run:
         start: float,
         before: Report | None,
     ) -> None:
-        self.names, self.threads, self.effort, self.quick = names, threads, effort, quick
+        self.engines, self.names, self.threads = engines, names, threads
+        self.effort, self.quick = effort, quick
         self.notes, self.start, self.before = [*notes, *_busy()], start, before
         self.machine = facts()
         self.machine["packages"] |= peers.versions()
@@ -166,20 +179,26 @@ class _Run:
     ) -> Report:
         """Run all problems that are not in the report before; the arguments are those of bench."""
         titles = [_title(problem) for problem in problems]
+        pairs = [*zip(titles, problems, strict=True)]
+        lacking = [pair for pair in pairs if pair[0] not in self.entries]
+        again = [pair for pair in pairs if pair not in lacking and self._is_doubtful(pair[0])]
         left_out = list[str]()
-        for done, (name, problem) in enumerate(zip(titles, problems, strict=True)):
-            if name in self.entries:
-                continue
+        kept = len(pairs) - len(lacking) - len(again)
+        for done, (name, problem) in enumerate([*lacking, *again], kept):
             spent = time.perf_counter() - self.start
             left = self.effort.seconds - spent
             if left <= 0 or (limit is not None and spent >= limit):
-                left_out.append(name)
+                left_out += [name] if name not in self.entries else []
                 continue
             if progress:
                 progress(done, len(problems), name)
+            if not self.quick:
+                hardware.wait_until_free(self.threads, PATIENCE)
             # Each gets half of its share of the time: verifying and compiling take the rest.
             seconds = min(self.effort.contest, left / (len(problems) - done) / 2)
-            self.entries[name] = _entry(problem, self.names, self.threads, self.effort, seconds)
+            entry = _entry(problem, self.engines, self.names, self.threads, self.effort, seconds)
+            if name not in self.entries or entry.noise < self.entries[name].noise:
+                self.entries[name] = entry
             if finished:
                 finished(self._report(titles, ()))
         if progress:
@@ -190,13 +209,17 @@ class _Run:
         more = (f"Not run, for want of time: {'; '.join(left_out)}.",) if left_out else ()
         return self._report(titles, more)
 
+    def _is_doubtful(self, name: str) -> bool:
+        return name in self.entries and self.entries[name].is_doubtful
+
     def _report(self, titles: Sequence[str], more_notes: tuple[str, ...]) -> Report:
         """The report of all contests so far, in the order of the titles."""
         before = self.before
         peaks = [*self.peaks, *([_peak_of(before)] if before else [])]
         together = min(_together(p, self.threads) for p in self.peaks)
         earlier = () if before is None else before.notes
-        kept = (note for note in earlier if not note.startswith("Not run"))
+        # Each run of a file would add its own.
+        kept = (note for note in earlier if not note.startswith(("Not run", _BUSY)))
         ordered = [*titles, *(name for name in self.entries if name not in titles)]
         return Report(
             self.machine,
@@ -250,6 +273,7 @@ def _title(problem: Problem | NetProblem | ModelTask) -> str:
 
 def _entry(
     problem: Problem | NetProblem | ModelTask,
+    own: tuple[str, ...],
     names: tuple[str, ...],
     threads: int,
     effort: Effort,
@@ -268,6 +292,11 @@ def _entry(
         contest = nets.contest(task, effort.naive)
         peers.join_net(contest, task, names, threads, effort.compiled)
         label, batch = contest.name, problem.batch
+    contest.runners[:] = [
+        runner
+        for runner in contest.runners
+        if runner.family != "fastcnn" or ENGINE_OF.get(runner.name, runner.name) in own
+    ]
     method = operations.method(problem) if isinstance(problem, Problem) else ""
     absent = [Absent(s.name, s.reason) for s in contest.skipped] + remove_wrong(contest)
     bound_by_memory = contest.bytes > CACHED and contest.flops < CACHED_INTENSITY * contest.bytes
@@ -345,7 +374,7 @@ def _busy() -> list[str]:
     if load <= 0.75 * cores:
         return []
     return [
-        f"Other processes were busy when the run began (a load of {load:.1f} on {cores} cores): "
+        f"{_BUSY} when the run began (a load of {load:.1f} on {cores} cores): "
         "calls of more than some milliseconds were interrupted, and their times are too long."
     ]
 

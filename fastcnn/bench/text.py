@@ -224,12 +224,13 @@ _PACKAGES = {
 
 
 def versions_of(report: Report) -> str:
-    """The versions of the other libraries, of NumPy and of Numba, as text."""
+    """The versions of the libraries that took part, of NumPy and of Numba, as text."""
+    families = {figure.family for entry in report.entries for figure in entry.figures}
     packages = report.machine["packages"]
     return ", ".join(
         f"{name} {packages[package]}"
         for package, name in _PACKAGES.items()
-        if packages.get(package)
+        if packages.get(package) and name in {*families, "NumPy", "Numba"}
     )
 
 

@@ -39,6 +39,10 @@ def bench(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples in a call of the --model. Default: 1.")
     ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this engine of fastcnn; may be repeated."),
+    ] = None,
     peers: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +59,8 @@ def bench(
         bool,
         typer.Option(
             "--resume",
-            help="Continue the run of the --json file: run the contests that it lacks. The file is "
+            help="Continue the run of the --json file: run the contests that it lacks, and "
+            "those with noise above 20 %. The file is "
             "written after each contest, so an interrupted run loses one at most.",
         ),
     ] = False,
@@ -101,6 +106,7 @@ def bench(
                 net,
                 model,
                 batch,
+                engine,
                 peers,
                 full,
                 json,
@@ -128,6 +134,7 @@ def bench(
                 op,
                 net,
                 None if model is None else (model, batch or 1),
+                engine,
                 peers,
                 threads,
                 seconds,
@@ -147,6 +154,7 @@ def _run(
     op: list[str] | None,
     net: list[str] | None,
     model: tuple[Path, int] | None,
+    engine: list[str] | None,
     peers: str | None,
     threads: int | None,
     seconds: float | None,
@@ -183,6 +191,7 @@ def _run(
             ops=op,
             net=net,
             problems=tasks,
+            engine=engine,
             peer=names,
             threads=threads,
             seconds=seconds,
