@@ -111,10 +111,7 @@ def _facts(path: Path, reading: Reading, training: bool, width: int | None) -> d
 
 def _taken(net: Any, node: Any, shapes: Any) -> Any:
     """The shape, or the shapes, that a node takes."""
-    from fastcnn.nn.layers import input_of_call
-
-    values = net._graph.infer(shapes)
-    return input_of_call(node.layer, [values[value] for value in node.inputs])
+    return node.input_among(net._graph.infer(shapes))
 
 
 def _print(facts: dict[str, Any], width: int | None) -> None:

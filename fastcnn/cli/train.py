@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fastcnn.cli.options import Data, Threads, check_output
 from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
+from fastcnn.cli.train_options import (
+    Augments,
+    BatchSize,
+    CacheFolder,
+    CheckpointFile,
+    ColorName,
+    Distributed,
+    Epochs,
+    Images,
+    ModelFile,
+    NetName,
+    OptimizerName,
+    Patience,
+    Rate,
+    ReportFile,
+    Shards,
+    Side,
+    TrainingSeed,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,96 +39,25 @@ if TYPE_CHECKING:
 
 
 def train(
-    net: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="article, lenet5, small, wide or resnet8. [default: small]"
-        ),
-    ] = None,
+    net: NetName = None,
     data: Data = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Your own pictures, of any sizes and formats: a folder for each class.",
-        ),
-    ] = None,
-    color: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="rgb or gray, for --images. [default: rgb]"),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Keep the scaled pictures of --images in a file there, so that later trainings "
-            "decode nothing and the set may be larger than the memory.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Default: the net's; with --images more if they are few."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="sgd, adam, adamw or rmsprop. Default: the net's."),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(min=0, help="The highest rate of the cycle. Default: the net's."),
-    ] = None,
-    augment: Annotated[
-        bool | None,
-        typer.Option(
-            "--augment/--no-augment",
-            help="Shift, turn and scale the images a little. Default: the net's.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seed of all random numbers. [default: 0]"),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="The side that pictures are scaled to. [default for --images: 64]"
-        ),
-    ] = None,
+    images: Images = None,
+    color: ColorName = None,
+    cache: CacheFolder = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    optimizer: OptimizerName = None,
+    lr: Rate = None,
+    augment: Augments = None,
+    seed: TrainingSeed = None,
+    size: Side = None,
     threads: Threads = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File of the model. Default: fastcnn-NET.safetensors"),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Continue from a checkpoint, with its settings."),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.html", help="Write a page with pictures; needs fastcnn[plots]."),
-    ] = None,
-    distributed: Annotated[
-        bool,
-        typer.Option(
-            "--distributed", help="Train with all processes of mpiexec or srun (extra mpi)."
-        ),
-    ] = False,
-    shards: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Parts of each batch, which decide the bits: with --distributed [default: 8].",
-        ),
-    ] = None,
-    patience: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="How long the other processes wait for one that may hang, where nothing says how "
-            "long its work takes: with --distributed [default: 600].",
-        ),
-    ] = None,
+    save: ModelFile = None,
+    resume: CheckpointFile = None,
+    report: ReportFile = None,
+    distributed: Distributed = False,
+    shards: Shards = None,
+    patience: Patience = None,
 ) -> None:
     """Train a net on digits or on your own pictures, test it, and save it.
 
@@ -123,73 +71,86 @@ def train(
     one net. Their number does not change the weights.
     """
     with plain_errors():
-        from dataclasses import replace
-
         from rich.console import Console
 
         from fastcnn.core.settings import set_num_threads
         from fastcnn.core.terminal import with_width
         from fastcnn.recipes import training
 
-        if save is not None and save.suffix.lower() == ".onnx":
-            raise ValueError(
-                f"--save must be a .safetensors file, which `fastcnn convert` makes an ONNX file "
-                f"of, got {str(save)!r}"
-            )
-        if report is not None:
-            check_output("--report", report)
-            _check_report(report)
+        _check_files(save, report)
         if threads is not None:
             set_num_threads(threads)
-        fixed: dict[str, Any] = {
+        if images is not None and data is not None:
+            raise ValueError("--images and --data cannot be given together")
+        if images is None and color is not None:
+            raise ValueError("--color needs --images")
+        changes: dict[str, Any] = {
             "batch_size": batch_size,
             "optimizer": optimizer,
             "learning_rate": lr,
             "augment": augment,
             "seed": seed,
             "size": size,
+            "color": None if images is None else color or "rgb",
         }
-        folder = None if data is None else str(data.absolute())
-        if images is not None:
-            if data is not None:
-                raise ValueError("--images and --data cannot be given together")
-            folder, fixed["color"] = str(images.resolve()), color or "rgb"
-        elif color is not None:
-            raise ValueError("--color needs --images")
+        folder = str(images.resolve()) if images else str(data.absolute()) if data else None
         store = None if cache is None else str(cache.absolute())
         if resume is None:
-            name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
-            run_settings = {"epochs": epochs, "data": folder, "cache": store}
-            settings = training.settings_for(name, **fixed, **run_settings)
-            if images is not None and epochs is None:
-                number = training.epochs_on_pictures(images, settings)
-                settings = replace(settings, epochs=number)
+            settings = _new_settings(net, changes, epochs, folder, store)
+            usual = Path(f"fastcnn-{settings.net}.safetensors")
         else:
-            settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder, store)
-        usual = None if resume is None else training.save_of(resume)
-        place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
+            settings = _settings_of(resume, {"net": net, **changes}, epochs, folder, store)
+            usual = training.save_of(resume) or Path(f"fastcnn-{settings.net}.safetensors")
         console = with_width(Console(highlight=False))
         group = _group(distributed, shards, patience, resume)
-        try:
-            result = training.train(settings, place, resume, console, _prepare, group)
-        except FloatingPointError as error:
-            reason = str(error).partition("; the model keeps")[0]
-            raise FloatingPointError(
-                f"{reason}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
-            ) from None
-        is_first = group is None or group.rank == 0
-        if is_first:
+        result = _train(settings, save or usual, resume, console, group)
+        if group is None or group.rank == 0:
             _print(console, settings, result)
-        if is_first and report is not None and result.test is not None:
-            from fastcnn.core.files import write_whole
-            from fastcnn.recipes.report import page
-
-            write_whole(report, page(settings, result).encode())
-            _say(console, f"report: {report}")
+            if report is not None and result.test is not None:
+                _write_report(report, settings, result, console)
     if result.test is None:
         if group is not None:
             group.leave()
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_files(save: Path | None, report: Path | None) -> None:
+    """Raise an error, before the training, for files that could not be written."""
+    if save is not None and save.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"--save must be a .safetensors file, which `fastcnn convert` makes an ONNX file "
+            f"of, got {str(save)!r}"
+        )
+    if report is not None:
+        check_output("--report", report)
+        _check_report(report)
+
+
+def _train(
+    settings: Settings,
+    model_file: Path,
+    resume: Path | None,
+    console: Console,
+    group: Group | None,
+) -> Trained:
+    """The result of the training; a loss that is not finite raises an error with advice."""
+    from fastcnn.recipes import training
+
+    try:
+        return training.train(settings, model_file, resume, console, _prepare, group)
+    except FloatingPointError as error:
+        reason = str(error).partition("; the model keeps")[0]
+        raise FloatingPointError(
+            f"{reason}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
+        ) from None
+
+
+def _write_report(path: Path, settings: Settings, result: Trained, console: Console) -> None:
+    from fastcnn.core.files import write_whole
+    from fastcnn.recipes.report import page
+
+    write_whole(path, page(settings, result).encode())
+    _say(console, f"report: {path}")
 
 
 def _check_report(path: Path) -> None:
@@ -228,20 +189,39 @@ def _group(
     return None if number is None else alone(number)
 
 
-def _settings_of(
-    path: Path,
-    fixed: dict[str, Any],
+def _new_settings(
+    net: str | None,
+    changes: dict[str, Any],
     epochs: int | None,
     folder: str | None,
     cache: str | None,
 ) -> Settings:
-    """The settings in a checkpoint, with new epochs, data and cache; ``fixed`` ones raise."""
+    """The settings of a net by its name with changes; small sets of pictures get more epochs."""
+    from dataclasses import replace
+
+    from fastcnn.recipes import training
+
+    name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
+    result = training.settings_for(name, epochs=epochs, data=folder, cache=cache, **changes)
+    if changes["color"] is not None and folder is not None and epochs is None:
+        result = replace(result, epochs=training.epochs_on_pictures(folder, result))
+    return result
+
+
+def _settings_of(
+    path: Path,
+    changes: dict[str, Any],
+    epochs: int | None,
+    folder: str | None,
+    cache: str | None,
+) -> Settings:
+    """The settings in a checkpoint, with new epochs, data and cache; other ``changes`` raise."""
     from dataclasses import replace
 
     from fastcnn.recipes.training import settings_of
 
     names = {"learning_rate": "lr", "batch_size": "batch-size", "color": "images"}
-    for name, value in fixed.items():
+    for name, value in changes.items():
         if value is not None:
             raise ValueError(
                 f"--{names.get(name, name)} cannot be given with --resume: the training goes on "

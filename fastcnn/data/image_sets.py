@@ -270,28 +270,38 @@ def load_images(
         >>> images.images.shape, images.labels, images.classes
         ((2, 8, 6, 1), array([0, 1]), ('dark', 'light'))
     """
-    height, width = checked_size(size)
+    sides = checked_size(size)
+    _check_choices(color, broken)
+    threads = min(os.cpu_count() or 1, 8) if workers is None else count("workers", workers)
+    lazy, check, progress = truth("lazy", lazy), truth("check", check), truth("progress", progress)
+    _check_cache(cache, check)
+    names, files, labels = _files_of(Path(folder), classes)
+    if not lazy:
+        _check_memory((len(files), *sides, CHANNELS[color]))
+    reading = Reading(files, sides, CHANNELS[color], threads, broken == "raise")
+    images = _images(reading, Path(folder), lazy, cache, check, progress)
+    result = ImageSet(images, labels, names, tuple(files))
+    return _without_broken(result, reading.errors) if reading.errors else result
+
+
+def _check_choices(color: str, broken: str) -> None:
     if color not in CHANNELS:
         raise ValueError(f'color must be "rgb" or "gray", got {quoted(color)}')
     if broken not in ("report", "raise"):
         raise ValueError(f'broken must be "report" or "raise", got {quoted(broken)}')
-    threads = min(os.cpu_count() or 1, 8) if workers is None else count("workers", workers)
-    lazy, check, progress = truth("lazy", lazy), truth("check", check), truth("progress", progress)
+
+
+def _check_cache(cache: object, check: bool) -> None:
     if cache is not None and not check:
         raise ValueError("check must be True with a cache, which holds what the check reads")
-    names, files, labels = _files_of(Path(folder), classes)
-    shape = (len(files), height, width, CHANNELS[color])
-    if not lazy:
-        try:
-            affordable("images", shape, np.uint8)
-        except MemoryError as error:
-            raise MemoryError(f"{error}; lazy=True reads them while a training runs") from None
-    reading = Reading(files, (height, width), CHANNELS[color], threads, broken == "raise")
-    images = _images(reading, Path(folder), lazy, cache, check, progress)
-    result = ImageSet(images, labels, names, tuple(files))
-    if reading.errors:
-        result = _without_broken(result, reading.errors)
-    return result
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """Raise ``MemoryError`` for images of bytes that do not fit into the machine's memory."""
+    try:
+        affordable("images", shape, np.uint8)
+    except MemoryError as error:
+        raise MemoryError(f"{error}; lazy=True reads them while a training runs") from None
 
 
 def _images(

@@ -151,33 +151,43 @@ def load_weights(
         [('dense', 'w', 'fc.weight'), ('dense', 'b', 'fc.bias')]
     """
     _check_arguments(model, epsilon, flatten)
+    report = _transfer(model, weight_files.weights_of(path), names, keep, epsilon, flatten)
+    for note in report.notes:
+        warnings.warn(note, WeightsWarning, stacklevel=3)
+    return report
+
+
+def _transfer(
+    model: Model,
+    file: WeightsFile,
+    names: Names | None,
+    keep: Sequence[str],
+    epsilon: float | None,
+    flatten: str,
+) -> WeightsReport:
+    """Match the arrays of a file with the layers, and write them after all checks."""
     shapes = model._graph.infer(model._known_shapes())
-    file = weight_files.weights_of(path)
     orders = None
     if file.library == "pytorch" and flatten == "channels_first":
         graph = expand(model._graph)  # the vectors inside of layers have an order too
         orders = FeatureOrders(graph, graph.infer(model._known_shapes()))
     named = [(layer.name, layer) for layer in model.layers]
     slots = slots_of(named, file.library, orders)
-    kept = _kept(keep, slots)
-    taken = [slot for slot in slots if slot.name not in kept]
-    modules = modules_of(file)
-    pairs = matched(modules, taken, names, file.ordered)
+    unchanged = _slots_of_layers(keep, slots)
+    targets = [slot for slot in slots if slot.name not in unchanged]
+    pairs = matched(modules_of(file), targets, names, file.ordered)
     matches, new = _converted(pairs, file, model.dtype)
     notes = doubts_of(model, shapes, orders, file.library, epsilon)
     _write(model, new, epsilon)
     in_layers = {match.source for match in matches}
-    report = WeightsReport(
+    return WeightsReport(
         path=file.path,
         library=file.library,
         matches=tuple(matches),
         left_out=tuple(name for name in file.arrays if name not in in_layers),
-        kept=tuple(kept),
+        kept=tuple(unchanged),
         notes=tuple(notes),
     )
-    for note in notes:
-        warnings.warn(note, WeightsWarning, stacklevel=3)
-    return report
 
 
 def modules_of(file: WeightsFile) -> Modules:
@@ -202,8 +212,8 @@ def _check_arguments(model: object, epsilon: float | None, flatten: object) -> N
         )
 
 
-def _kept(keep: Sequence[str], slots: Sequence[Slot]) -> list[str]:
-    """The slots of the layers that keep their values."""
+def _slots_of_layers(keep: Sequence[str], slots: Sequence[Slot]) -> list[str]:
+    """The names of the slots of the layers in ``keep``, which keep their values."""
     if isinstance(keep, str) or not isinstance(keep, Iterable):
         raise TypeError(f'keep must be a list of names such as ["dense"], got {quoted(keep)}')
     result = list[str]()

@@ -21,7 +21,7 @@ from fastcnn.nn.layers import (
     Tensor,
     all_layers,
     checked_layers,
-    input_of_call,
+    infer_calls,
     snake_case,
 )
 from fastcnn.nn.layers import Node as Node
@@ -92,16 +92,7 @@ class Graph:
         >>> chain([Conv2D(8, 3), Flatten()]).infer([(28, 28, 1)])
         [(28, 28, 1), (26, 26, 8), (5408,)]
         """
-        result = list(shapes)
-        for i, node in enumerate(self.nodes):
-            input_shape = input_of_call(node.layer, [result[value] for value in node.inputs])
-            try:
-                result.append(node.layer.infer(input_shape))
-            except ValueError as error:
-                raise ValueError(
-                    f"layer {i}, {quoted(node.layer)}, got an input of shape {input_shape}: {error}"
-                ) from None
-        return result
+        return infer_calls(self.nodes, shapes, numbered=True)
 
     def flops(self, shapes: Sequence[Shape]) -> int:
         """The work of all calls for one sample, from the shapes of the inputs.
@@ -111,10 +102,7 @@ class Graph:
         True
         """
         values = self.infer(shapes)
-        return sum(
-            node.layer.flops(input_of_call(node.layer, [values[value] for value in node.inputs]))
-            for node in self.nodes
-        )
+        return sum(node.layer.flops(node.input_among(values)) for node in self.nodes)
 
     def input_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """For each layer the shape of its input, from the shapes of all values.
@@ -124,7 +112,7 @@ class Graph:
         result: dict[int, Shape] = {}
         for node in self.nodes:
             layer = node.layer
-            input_shape = input_of_call(layer, [shapes[value] for value in node.inputs])
+            input_shape = node.input_among(shapes)
             first = result.setdefault(id(layer), input_shape)
             if first == input_shape:
                 continue
@@ -139,10 +127,7 @@ class Graph:
 
     def least_batch(self, shapes: Sequence[Shape]) -> int:
         """The fewest samples that a training batch may have, from the shapes of all values."""
-        return max(
-            node.layer.least_batch(input_of_call(node.layer, [shapes[v] for v in node.inputs]))
-            for node in self.nodes
-        )
+        return max(node.layer.least_batch(node.input_among(shapes)) for node in self.nodes)
 
     def check_gradients(self) -> None:
         """Raise ``ValueError`` for a layer without a gradient behind one that trains."""

@@ -21,7 +21,7 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import add_gradient, gradients_of_inputs
 from fastcnn.models.net import Net
-from fastcnn.nn.layers import Layer, Saved, Shape, Sigmoid, Softmax, all_layers, input_of_call
+from fastcnn.nn.layers import Layer, Saved, Shape, Sigmoid, Softmax, all_layers
 from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.train.output_losses import OutputLosses
 
@@ -128,7 +128,7 @@ def through(
     gradients_of_value = dict[int, Array]()
     try:
         for node in graph.nodes:
-            x = input_of_call(node.layer, [values[value] for value in node.inputs])
+            x = node.input_among(values)
             y, saved_of_node = node.layer.forward(x, False, None, engine)
             values.append(y)
             saved.append(saved_of_node)

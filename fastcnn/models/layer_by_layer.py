@@ -18,7 +18,7 @@ from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.data.several import Data, Several
 from fastcnn.models.graph import Graph
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Layer, Saved, input_of_call
+from fastcnn.nn.layers import Layer, Saved
 from fastcnn.train.output_losses import Goal, OutputLosses
 from fastcnn.train.sample_weights import scale_to_mean, weighted_losses
 
@@ -45,7 +45,7 @@ def forward(graph: Graph, inputs: Sequence[Array], engine: str | None) -> list[A
     """The outputs in prediction, for one array (N, …) for each input."""
     values: dict[int, Array] = dict(enumerate(inputs))
     for node, last in zip(graph.nodes, graph.last_uses, strict=True):
-        x = input_of_call(node.layer, [values[value] for value in node.inputs])
+        x = node.input_among(values)
         values[node.output], _ = node.layer.forward(x, False, None, engine)
         for value in last:
             del values[value]
@@ -80,7 +80,7 @@ def gradients(
     trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
     values, saved = dict(enumerate(inputs)), dict[int, Saved]()
     for node, last in zip(graph.nodes, graph.last_uses, strict=True):
-        x = input_of_call(node.layer, [values[value] for value in node.inputs])
+        x = node.input_among(values)
         y, saved_of_node = node.layer.forward(x, True, rng, engine)
         values[node.output] = y
         if node.output in trained:

@@ -32,7 +32,7 @@ from fastcnn.models.layer_by_layer import (
 )
 from fastcnn.models.shared_norms import Exchange
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import BatchNorm, Saved, input_of_call
+from fastcnn.nn.layers import BatchNorm, Saved
 from fastcnn.train.output_losses import Goal
 from fastcnn.train.shards import Shard
 
@@ -195,7 +195,7 @@ class LayerPasses:
         values = {i: array[rows] for i, array in enumerate(batch.inputs)}
         saved = dict[int, Saved]()
         for node, last in zip(graph.nodes, graph.last_uses, strict=True):
-            x: Any = input_of_call(node.layer, [values[value] for value in node.inputs])
+            x: Any = node.input_among(values)
             if isinstance(node.layer, BatchNorm) and node.layer.trainable:
                 moments = shared_norms.moments_of(node.layer, x, engine)
                 if joint.over_batch:

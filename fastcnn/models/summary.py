@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fastcnn.core.tables import fitted_table
 from fastcnn.models.graph import Graph
-from fastcnn.nn.layers import Layer, Shape, input_of_call, repr_of_structure
+from fastcnn.nn.layers import Layer, Shape, repr_of_structure
 
 _NUMBERS = ("parameters", "MFLOP")
 
@@ -57,7 +57,7 @@ def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> 
     shapes, names = graph.infer(input_shapes), value_names(graph, inputs)
     table, called = list[Row](), set[int]()
     for node in graph.nodes:
-        layer, input_shape = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
+        layer, input_shape = node.layer, node.input_among(shapes)
         row = Row(
             repr_of_structure(layer, named=True), str(shapes[node.output]), _count(layer),
             layer.flops(input_shape) / 1e6, _frozen(layer),

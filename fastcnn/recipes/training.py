@@ -223,26 +223,16 @@ def train(
     is_first = group is None or group.rank == 0
     if not is_first:
         console, save = Console(quiet=True), None
-    place = None if save is None else _writable(Path(save))
-    data = _data(settings)
-    (x, y), (x_test, y_test) = _in_random_order(data), data.test
+    model_file = None if save is None else _writable(Path(save))
+    data = _in_random_order(_data(settings))
+    (x, y), (x_test, y_test) = data.train, data.test
     if not (held_count := len(x) // HELD_OUT):
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
-    layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
-    model = Sequential(layers, x.shape[1:], seed=settings.seed)
-    model.preparation = _preparation(x, data.form)
-    model.classes = data.names or None
-    parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
-    console.print(
-        f"{settings.net}: {parameters:,} parameters, {len(x) - held_count:,} images to train on, "
-        f"{held_count:,} held out"
-    )
-    if data.names:
-        classes = ", ".join(f"{i} {name}" for i, name in enumerate(data.names))
-        console.print(f"classes: {classes}", markup=False, soft_wrap=True)
+    model = _new_model(settings, data)
+    _print_start(console, settings, model, len(x) - held_count, held_count)
     if prepare is not None and is_first:  # others find the kernels in its cache
         prepare(model, _optimizer(settings))
-    watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
+    watch = _Watch(settings, None if model_file is None else checkpoint_of(model_file), resume)
     start = perf_counter()
     with watch.listening(console):
         history = model.fit(
@@ -264,21 +254,44 @@ def train(
     shards = None if group is None else group.shards
     if watch.interrupted:
         return Trained(model, history, None, seconds, None, watch.checkpoint, data.test, shards)
-    if place is not None:
-        model.save(place)  # before the test, so that an interrupt does not lose the training
+    if model_file is not None:
+        model.save(model_file)  # before the test, so that an interrupt does not lose the training
         watch.clear()
     nothing = dict.fromkeys(("loss", "accuracy"), float("nan"))
     test = model.evaluate(x_test, y_test) if is_first else nothing
-    return Trained(model, history, test, seconds, place, None, data.test, shards)
+    return Trained(model, history, test, seconds, model_file, None, data.test, shards)
 
 
-def _in_random_order(data: _Data) -> tuple[Samples, NDArray[np.int64]]:
-    """The training set; pictures are shuffled, because they are sorted by class."""
-    x, y = data.train
+def _new_model(settings: Settings, data: _Data) -> Sequential:
+    """A net of the settings' name with a class for each label of the data."""
+    images, labels = data.train
+    classes = int(max(labels.max(), data.test[1].max())) + 1
+    result = Sequential(NETS[settings.net](classes), images.shape[1:], seed=settings.seed)
+    result.preparation = _preparation(images, data.form)
+    result.classes = data.names or None
+    return result
+
+
+def _print_start(
+    console: Console, settings: Settings, model: Sequential, train_count: int, held_count: int
+) -> None:
+    parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
+    console.print(
+        f"{settings.net}: {parameters:,} parameters, {train_count:,} images to train on, "
+        f"{held_count:,} held out"
+    )
+    if model.classes:
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(model.classes))
+        console.print(f"classes: {classes}", markup=False, soft_wrap=True)
+
+
+def _in_random_order(data: _Data) -> _Data:
+    """The data with the training pictures shuffled, because files are sorted by class."""
     if data.form != "pictures":
-        return x, y
+        return data
+    x, y = data.train
     order = np.random.default_rng(0).permutation(len(x))
-    return some_of(x, order), y[order]
+    return data._replace(train=(some_of(x, order), y[order]))
 
 
 def _data(settings: Settings) -> _Data:

@@ -72,5 +72,6 @@ from fastcnn.nn.layers.tensors import Input as Input
 from fastcnn.nn.layers.tensors import Node as Node
 from fastcnn.nn.layers.tensors import Tensor as Tensor
 from fastcnn.nn.layers.tensors import image_shape as image_shape
+from fastcnn.nn.layers.tensors import infer_calls as infer_calls
 from fastcnn.nn.layers.tensors import input_of_call as input_of_call
 from fastcnn.nn.layers.transposed import Conv2DTranspose as Conv2DTranspose

@@ -15,14 +15,13 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.json_arrays import JsonObject
-from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import Source, refuse
 from fastcnn.nn.layers.arrays import JoinedArrays
 from fastcnn.nn.layers.base import Gradients, Layer, Saved, snake_case
 from fastcnn.nn.layers.contract import CONTRACT
 from fastcnn.nn.layers.description import layer_from_dict, to_dict
 from fastcnn.nn.layers.initializers import Shape, Spec
-from fastcnn.nn.layers.tensors import Node, Tensor, input_of_call
+from fastcnn.nn.layers.tensors import Node, Tensor, infer_calls, input_of_call
 
 
 class Composite(Layer, abstract=True):
@@ -164,22 +163,13 @@ class Composite(Layer, abstract=True):
     def _shapes(self, input_shape: Any) -> list[Any]:
         """The shapes of all values."""
         shapes = list(input_shape) if self.takes_several else [input_shape]
-        for node in self.connected(input_shape):
-            of_node = input_of_call(node.layer, [shapes[value] for value in node.inputs])
-            try:
-                shapes.append(node.layer.infer(of_node))
-            except ValueError as error:
-                raise ValueError(
-                    f"{quoted(node.layer)} got an input of shape {of_node}: {error}"
-                ) from None
-        return shapes
+        return infer_calls(self.connected(input_shape), shapes)
 
     def _layers_with_shapes(self, input_shape: Any) -> Iterator[tuple[str, Layer, Any]]:
         """The path of each layer inside, the layer, and the shape of its first input."""
         shapes, firsts = self._shapes(input_shape), dict[int, Any]()
         for node in self._nodes:
-            of_node = input_of_call(node.layer, [shapes[value] for value in node.inputs])
-            firsts.setdefault(id(node.layer), of_node)
+            firsts.setdefault(id(node.layer), node.input_among(shapes))
         for path, layer in self._layers_inside:
             yield path, layer, firsts[id(layer)]
 
@@ -252,8 +242,7 @@ class Composite(Layer, abstract=True):
     ) -> tuple[Array, Saved]:
         values, saved = list(x) if self.takes_several else [x], list[Saved]()
         for node in self._nodes:
-            of_node = input_of_call(node.layer, [values[value] for value in node.inputs])
-            y, of_backward = node.layer.forward(of_node, training, rng, engine)
+            y, of_backward = node.layer.forward(node.input_among(values), training, rng, engine)
             values.append(y)
             saved.append(of_backward)
         return values[-1], saved
@@ -302,10 +291,7 @@ class Composite(Layer, abstract=True):
 
     def flops(self, input_shape: Shape) -> int:
         shapes = self._shapes(input_shape)
-        return sum(
-            node.layer.flops(input_of_call(node.layer, [shapes[value] for value in node.inputs]))
-            for node in self._nodes
-        )
+        return sum(node.layer.flops(node.input_among(shapes)) for node in self._nodes)
 
 
 _FROZEN = "frozen layers"  # no argument has this name

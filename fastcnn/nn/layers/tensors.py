@@ -6,7 +6,7 @@ Keras's functional API. Nothing is computed and no parameter is drawn until a mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fastcnn.nn.layers.base import Layer
 
 _numbers = counter()
+
+T = TypeVar("T")
 
 
 class Tensor:
@@ -166,8 +168,28 @@ class Node(NamedTuple):
     inputs: tuple[int, ...]
     output: int
 
+    def input_among(self, values: Sequence[T] | Mapping[int, T]) -> Any:
+        """The input of this call among the shapes or arrays of all values of the graph."""
+        return input_of_call(self.layer, [values[value] for value in self.inputs])
 
-T = TypeVar("T")
+
+def infer_calls(
+    nodes: Iterable[Node], shapes: Sequence[Shape], numbered: bool = False
+) -> list[Shape]:
+    """The shapes of all values of a graph, from those of its inputs.
+
+    Raises a ``ValueError`` that names the layer that does not fit and its input. If ``numbered``,
+    it also says which layer of the graph that is.
+    """
+    result = list(shapes)
+    for i, node in enumerate(nodes):
+        input_shape = node.input_among(result)
+        try:
+            result.append(node.layer.infer(input_shape))
+        except ValueError as error:
+            call = f"layer {i}, {quoted(node.layer)}," if numbered else quoted(node.layer)
+            raise ValueError(f"{call} got an input of shape {input_shape}: {error}") from None
+    return result
 
 
 def input_of_call(layer: Layer, values: Sequence[T]) -> Any:
