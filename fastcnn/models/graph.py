@@ -44,7 +44,7 @@ class Graph:
     ) -> None:
         self.names, self.nodes, self.outputs = tuple(names), tuple(nodes), tuple(outputs)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Without what is cached, because another thread may cache it while this one copies.
         return {"names": self.names, "nodes": self.nodes, "outputs": self.outputs}
 

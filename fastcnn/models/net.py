@@ -289,7 +289,7 @@ class Net:
     def __copy__(self) -> Self:
         return deepcopy(self)  # a layer's arrays are parts of one model's
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         left_out = (
             "_weights", "_executors", "_unfinished", "_ownership", "_derived_for", "_fits",
             "_trunks", "_raw_shapes", "_tensors", "_figures",
@@ -701,7 +701,7 @@ def too_few(what: str, least: float, samples: int) -> str:
 
 def _copied(layers: Iterable[Layer]) -> list[Layer]:
     """Copies of the layers, with the values of their arrays."""
-    copies, memo = list[Layer](), dict[int, Any]()
+    copies, memo = list[Layer](), dict[int, object]()
     for layer in layers:
         try:
             copies.append(deepcopy(layer, memo))
@@ -712,7 +712,7 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
     return copies
 
 
-def _is_built_for(layer: Layer, input_shape: Any, dtype: np.dtype[np.generic]) -> bool:
+def _is_built_for(layer: Layer, input_shape: Shape, dtype: np.dtype[np.generic]) -> bool:
     """Whether a layer of fastcnn's own has all arrays for an input, so that nothing is drawn."""
     if layer.input_shape != input_shape or type(layer).build is not Layer.build:
         return False

@@ -281,7 +281,7 @@ def _outputs(model: Model) -> int:
     return int(shape[0])
 
 
-def _below(name: str, value: Any, end: int) -> int:
+def _below(name: str, value: object, end: int) -> int:
     number = count(name, value, least=0)
     if number >= end:
         raise ValueError(f"{name} must be from 0 to {end - 1}, got {quoted(value)}")
@@ -302,7 +302,7 @@ def _sides(name: str, value: Any, default: tuple[int, int], most: Sequence[int])
     return sides
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number or None, got {quoted(value)}")
     if not np.isfinite(value):
@@ -310,7 +310,7 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _bounds(bounds: Any) -> tuple[float, float]:
+def _bounds(bounds: object) -> tuple[float, float]:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"bounds must be two numbers, got {quoted(bounds)}")
     low, high = _number("bounds", bounds[0]), _number("bounds", bounds[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -32,6 +32,9 @@ from fastcnn.nn.layers import BatchNorm, Dropout, all_layers, to_dict
 from fastcnn.nn.optimizers import Optimizer, optimizer_to_dict
 from fastcnn.train.output_losses import Goal, OutputLosses
 from fastcnn.train.shards import Shards
+
+if TYPE_CHECKING:
+    from fastcnn.models.execution import Executor
 
 _FAILED = 2  # index among the figures of a shard: whether its pass could not end
 
@@ -107,7 +110,7 @@ class ShardSteps:
         model._figures = figures[2]
         return figures[0], figures[1]
 
-    def _prepare(self, executor: Any, inputs: Sequence[Array], targets: Data) -> None:
+    def _prepare(self, executor: Executor, inputs: Sequence[Array], targets: Data) -> None:
         """Compile kernels on rank 0 first, whose cache the other processes may read then."""
         group = self._group
         if group.rank:
@@ -229,7 +232,7 @@ def check_group(model: Net, group: Group, samples: int, batch_size: int) -> None
             )
 
 
-def check_same(model: Net, group: Group, settings: dict[str, Any], **more: object) -> None:
+def check_same(model: Net, group: Group, settings: dict[str, object], **more: object) -> None:
     """Raise ``ValueError`` on all processes where data, model or settings differ."""
     names = {"images": "x", "targets": "y", "samples": "x"}
     graph = model._graph

@@ -35,7 +35,7 @@ from fastcnn.train.epochs import Augmentation, centred
 from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import Progress, checksum_of_samples
 from fastcnn.train.sample_weights import checked, weights_of
-from fastcnn.train.streams import Batch, Stream, is_stream
+from fastcnn.train.streams import Batch, Check, Stream, is_stream
 
 # Arguments of ``fit`` for settings that a resumed training must share.
 _DATA = {
@@ -322,7 +322,7 @@ def rows_to_mix(goal: Goal, targets: Any, outputs: Any, dtype: np.dtype[np.float
     return rows
 
 
-def _to_mix(check: Any, model: Net, goal: Goal) -> Any:
+def _to_mix(check: Any, model: Net, goal: Goal) -> Check:
     """The check of a stream's batches, whose targets become such as can be mixed."""
 
     def checked_batch(item: tuple[Any, ...], number: int) -> Batch:
@@ -681,7 +681,7 @@ def checked_validation(
         knowledge.learn(trained)
         knowledge.check("validation_data", images)
     try:
-        labels: Any = data[1]
+        labels: object = data[1]
         if isinstance(loss, OutputLosses):
             labels = [*map(_own_labels, in_order("y", labels, loss.names, "output"))]
         else:
@@ -733,7 +733,7 @@ def check_parts(least: float, samples: int, parts: int) -> None:
         )
 
 
-def _own_labels(y: Any) -> Any:
+def _own_labels(y: object) -> object:
     """Class numbers as a copy, because a training must use the numbers that it has checked.
 
     Other targets become a new array later, or are no addresses.

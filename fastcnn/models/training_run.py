@@ -14,6 +14,7 @@ from fastcnn.data.several import Data
 from fastcnn.distributed import Group
 from fastcnn.models import shard_step, training
 from fastcnn.models.figures import Collected, accumulated_step
+from fastcnn.models.net import Net
 from fastcnn.models.shard_step import ShardSteps
 from fastcnn.models.training import FitArguments
 from fastcnn.train import checkpoint
@@ -38,7 +39,7 @@ class Resumed(NamedTuple):
 
 
 def run(
-    model: Any, resumed: Resumed | None, group: Group | None, arguments: FitArguments
+    model: Net, resumed: Resumed | None, group: Group | None, arguments: FitArguments
 ) -> History:
     """Train a model."""
     if group is None:
@@ -84,7 +85,7 @@ def _samples_of(images: Data | Stream) -> int:
     return len(images)
 
 
-def _begin(model: Any, fit: training.Fit, resumed: Resumed | None) -> None:
+def _begin(model: Net, fit: training.Fit, resumed: Resumed | None) -> None:
     """Make the model ready for a new training, or for one that goes on."""
     if resumed is None:
         training.begin(model, fit)

@@ -100,7 +100,7 @@ class Callback(NamedArguments):
         ``StopTraining`` ends the training before its next batch.
         """
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """A copy for another training, so that an estimator with callbacks can be cloned.
 
         Attributes that cannot be copied, such as a file or a lock, are shared.
@@ -395,7 +395,7 @@ class CSVLog(Callback):
         with open_regular(self.path) as file:
             return list(csv.reader(TextIOWrapper(file, encoding="utf-8", newline="")))
 
-    def _write(self, mode: str, rows: Sequence[Sequence[Any]]) -> None:
+    def _write(self, mode: str, rows: Sequence[Sequence[object]]) -> None:
         with self.path.open(mode, newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
 
@@ -485,7 +485,7 @@ class ProgressBar(Callback):
         self._first, self._shows_speed = True, True
         self._since, self._speed = (0.0, 0.0), 0.0
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A console belongs to its process, so a pickled bar prints on the standard output.
         own = ("console", "_console", "_bar", "_task", "_notebook")
         return {**vars(self), **dict.fromkeys(own)}

@@ -141,7 +141,7 @@ class Progress:
     loss_sum: float = 0.0
     correct: float = 0.0
     rate: float = 0.0
-    order: Mapping[str, Any] | None = None
+    order: Mapping[str, object] | None = None
     history: History = field(default_factory=History)
     begun: bool = False
     in_batch: bool = False
@@ -160,7 +160,7 @@ class Progress:
         """Targets and predictions of this epoch, as a file or a copy holds them."""
         return self.outputs if self.collector is None else self.collector.arrays()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Callbacks may hold what lives in this process alone, such as files, locks and consoles.
         # Copies get their state, as files do.
         return {

@@ -91,7 +91,7 @@ class Stream:
     ) -> None:
         self.name, self.source, self.size, self.steps = name, source, size, steps
         self.check = None
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[object] | None = None
         self.length = len(source) if hasattr(source, "__len__") else None
         if self.length == 0:
             raise ValueError(f"{name} must have at least one batch, got a length of 0")

@@ -171,7 +171,7 @@ class Arrays(dict[str, Array]):
     def __setitem__(self, name: str, value: ArrayLike) -> None:
         self.update({name: value})
 
-    def update(self, *others: Any, **more: Any) -> None:
+    def update(self, *others: object, **more: object) -> None:
         """Write values into several arrays, after a check of all of them."""
         new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
         for name, values in new.items():
@@ -192,7 +192,7 @@ class Arrays(dict[str, Array]):
         self.update(other)
         return self
 
-    def _fixed(self, *_: Any, **__: Any) -> Any:
+    def _fixed(self, *_: object, **__: object) -> Any:
         raise TypeError("the arrays of a layer in a model cannot be taken away or added")
 
     __delitem__ = clear = pop = popitem = setdefault = _fixed

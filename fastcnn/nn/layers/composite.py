@@ -59,7 +59,7 @@ class Composite(Layer, abstract=True):
 
     # The calls of layers for the input's shape that ``connect`` had last, and their layers.
     _nodes: tuple[Node, ...] = ()
-    _connected_for: Any = None
+    _connected_for: object = None
     _layers_inside: tuple[tuple[str, Layer], ...] = ()
     _held: tuple[Layer, ...] = ()
     # Paths of the frozen layers of a file, until the layers are known.
@@ -160,14 +160,14 @@ class Composite(Layer, abstract=True):
             refuse(source, "a tensor that comes from all of its inputs", result)
         return tuple(nodes)
 
-    def _shapes(self, input_shape: Any) -> list[Any]:
+    def _shapes(self, input_shape: Any) -> list[Shape]:
         """The shapes of all values."""
         shapes = list(input_shape) if self.takes_several else [input_shape]
         return infer_calls(self.connected(input_shape), shapes)
 
-    def _layers_with_shapes(self, input_shape: Any) -> Iterator[tuple[str, Layer, Any]]:
+    def _layers_with_shapes(self, input_shape: Any) -> Iterator[tuple[str, Layer, Shape]]:
         """The path of each layer inside, the layer, and the shape of its first input."""
-        shapes, firsts = self._shapes(input_shape), dict[int, Any]()
+        shapes, firsts = self._shapes(input_shape), dict[int, Shape]()
         for node in self._nodes:
             firsts.setdefault(id(node.layer), node.input_among(shapes))
         for path, layer in self._layers_inside:
