@@ -208,24 +208,24 @@ def _cached(reading: Reading, root: Path, path: Path, advance: Callable[[], obje
     reading.of_system.clear()
     settings = _settings()
     names = [os.path.relpath(file, root) for file in reading.files]
-    wanted = [_entry(file, name) for file, name in zip(reading.files, names, strict=True)]
+    entries = [_entry(file, name) for file, name in zip(reading.files, names, strict=True)]
     earlier = ImageCache.at(path)
     old: dict[Entry, tuple[int, str]] = {}
     if earlier is not None and earlier.shape[1:] == reading.shape:
         for row, entry in enumerate(earlier.entries(settings)):
             if entry.changed != _ANEW:
                 old[entry._replace(error="")] = row, entry.error
-    for number, entry in enumerate(wanted):
+    for number, entry in enumerate(entries):
         if entry in old and old[entry][1]:
             reading.broken(number, old[entry][1])
-    rows = [old[entry][0] if entry in old else -1 for entry in wanted]
+    rows = [old[entry][0] if entry in old else -1 for entry in entries]
     if earlier is not None and rows == list(range(earlier.shape[0])):
         return earlier
-    _check_space(path, len(wanted) * prod(reading.shape))
-    blocks = _contents(reading, wanted, rows, earlier, settings, advance)
+    _check_space(path, len(entries) * prod(reading.shape))
+    blocks = _contents(reading, entries, rows, earlier, settings, advance)
     write_whole(path, blocks)
     result = ImageCache.at(path)
-    if result is None or result.shape != (len(wanted), *reading.shape):
+    if result is None or result.shape != (len(entries), *reading.shape):
         raise _ReplacedError(f"{path} was replaced while it was written; call load_images again")
     if [entry.name for entry in result.entries(settings)] != names:
         raise _ReplacedError(f"{path} was replaced while it was written; call load_images again")
@@ -287,15 +287,15 @@ def _contents(
     """
     each = max(1, _BLOCK // prod(reading.shape))
     for first in range(0, len(wanted), each):
-        some = range(first, min(first + each, len(wanted)))
-        images = np.zeros((len(some), *reading.shape), np.uint8)
-        known = [number for number in some if rows[number] >= 0]
+        numbers = range(first, min(first + each, len(wanted)))
+        images = np.zeros((len(numbers), *reading.shape), np.uint8)
+        known = [number for number in numbers if rows[number] >= 0]
         if known and earlier is not None:
             copies = earlier.read(np.array([rows[number] for number in known]))
             images[np.array(known) - first] = copies
             for _ in known:
                 advance()
-        fresh = [number for number in some if rows[number] < 0]
+        fresh = [number for number in numbers if rows[number] < 0]
         pixels = np.zeros((len(fresh), *reading.shape), np.uint8)
         reading.read(fresh, pixels, advance)
         if fresh:

@@ -154,12 +154,12 @@ def load_sets(
     if test is not None:
         shape = images.shape[1:]
         channels = 1 if images.ndim == 3 else 3
-        others = load_pictures(test, size, names, channels)
-        if others.images.shape[1:] != shape:
+        test_set = load_pictures(test, size, names, channels)
+        if test_set.images.shape[1:] != shape:
             raise DatasetError(
-                f"{test} has pictures of {others.images.shape[1:]} pixels, but {train} of {shape}"
+                f"{test} has pictures of {test_set.images.shape[1:]} pixels, but {train} of {shape}"
             )
-        return (images, labels), (others.images, others.labels), names
+        return (images, labels), (test_set.images, test_set.labels), names
     for_test = np.zeros(len(labels), bool)
     for label in range(len(names)):
         for_test[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True

@@ -108,8 +108,8 @@ def preparation_of(images: Samples) -> Preparation | None:
     >>> preparation_of(digits) == MNIST
     True
     """
-    some = images[:: -(-len(images) // _SAMPLE) or 1]
-    grey = some.mean(axis=3) if some.shape[3] > 1 else some[..., 0].astype(np.float64)
+    sample = images[:: -(-len(images) // _SAMPLE) or 1]
+    grey = sample.mean(axis=3) if sample.shape[3] > 1 else sample[..., 0].astype(np.float64)
     grey = grey[np.ptp(grey, axis=(1, 2)) > 0]
     if not len(grey):
         return None
@@ -123,7 +123,7 @@ def preparation_of(images: Samples) -> Preparation | None:
         background = "light"
     else:
         return PHOTOGRAPHS
-    if some.shape[3] > 1:
+    if sample.shape[3] > 1:
         return Preparation(background=background)
     marks = light > np.maximum(levels, 0)[:, None, None] + 32
     is_visible = marks.any(axis=(1, 2))

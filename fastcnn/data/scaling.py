@@ -327,14 +327,14 @@ class KnownSamples:
             return
         if not of_bytes and not _may_be_pixels(array):
             return
-        some = _evenly(array, numbers)
-        if not some.size:
+        sample = _evenly(array, numbers)
+        if not sample.size:
             return
-        low, high = float(some.min()), float(some.max())
+        low, high = float(sample.min()), float(sample.max())
         inside = trained.low <= low and high <= trained.high
         if inside and not trained.whole and not (low >= 0 and trained.negative >= _MOSTLY_SIGNED):
             return  # the usual case
-        record = record_of(some, numbers, middle=0)
+        record = record_of(sample, numbers, middle=0)
         if record is None:
             return
         if of_bytes:
@@ -349,7 +349,7 @@ class KnownSamples:
         surely = record.rms > _BEYOND * trained.largest and trained.samples >= _MANY_TRAINED
         if surely and _may_be_pixels(array):
             raise ValueError(f"{name} must be scaled as in the training, but holds {text}")
-        if _contradicts(some, record, trained):
+        if _contradicts(sample, record, trained):
             self._warn("range", f"{name} holds {text}")
 
     def _check_bytes(self, name: str, array: Samples, numbers: int) -> None:
@@ -357,8 +357,8 @@ class KnownSamples:
         trained = self.record
         if trained is None or trained.high < 128 or len(array) < _FEW_SAMPLES:
             return
-        some = _evenly(array, numbers)
-        if some.max() == 1 and np.count_nonzero(some) > some.size // 20:
+        sample = _evenly(array, numbers)
+        if sample.max() == 1 and np.count_nonzero(sample) > sample.size // 20:
             self._warn(
                 "range",
                 f"{name} holds bytes of 0 and 1 alone, but the model was trained on bytes up to "

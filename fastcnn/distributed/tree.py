@@ -226,8 +226,8 @@ class LocalSums:
 
     def __init__(self, of: Plan, size: int, dtype: np.dtype[np.floating]) -> None:
         self.plan = of
-        needed = max((chain.slot + 1 for chain in of.chains), default=0)
-        self.slots = [np.empty(size, dtype) for _ in range(needed)]
+        slots_of_chains = max((chain.slot + 1 for chain in of.chains), default=0)
+        self.slots = [np.empty(size, dtype) for _ in range(slots_of_chains)]
 
     def add(self, shard: int, values: Array, part: slice) -> None:
         """Add ``values[part]`` of a shard; for each part the shards must come in their order."""

@@ -221,15 +221,15 @@ class CNNEstimator(RequestsSampleWeight):
 
         ``rows`` are the samples to train on, or None for all, and those that are held out, or None.
         """
-        train, rest = rows
+        train, held_out = rows
         knowledge = KnownSamples(scales_bytes=False)
         knowledge.learn(samples)
         scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
         of_train = slice(None) if train is None else train
         validation = None
-        if rest is not None:
-            unseen = net_samples(samples, shape, scaling, rest)
-            validation = unseen, targets[rest], of_mean_one(weights, rest)
+        if held_out is not None:
+            unseen = net_samples(samples, shape, scaling, held_out)
+            validation = unseen, targets[held_out], of_mean_one(weights, held_out)
         history = model.fit(
             net_samples(samples, shape, scaling, train),
             targets[of_train],
@@ -422,8 +422,8 @@ def of_mean_one(weights: Array | None, rows: Array | slice) -> Array | None:
     """The weights of these samples, divided by their mean."""
     if weights is None:
         return None
-    some = weights[rows] / weights[rows].max()
-    result: Array = some / some.mean()
+    shares = weights[rows] / weights[rows].max()
+    result: Array = shares / shares.mean()
     return result
 
 
@@ -474,8 +474,8 @@ def mean_and_deviation(samples: Array, shape: Shape, rows: Array | None) -> Scal
     def parts() -> Iterator[Array]:
         for first in range(0, count, step):
             part = slice(first, first + step)
-            some = samples[part if rows is None else rows[part]]
-            yield some.reshape(len(some), *shape).astype(np.float64)
+            selected = samples[part if rows is None else rows[part]]
+            yield selected.reshape(len(selected), *shape).astype(np.float64)
 
     numbers = count * (1 if axis == 0 else prod(shape))
     mean = sum(part.sum(axis=axis) for part in parts()) / numbers

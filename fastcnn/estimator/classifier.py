@@ -164,10 +164,10 @@ class CNNClassifier(CNNEstimator):
                 f"{model.output_shape}"
             )
 
-        train, rest = rows, None
+        train, held_out = rows, None
         if split:
-            train, rest = _split(targets, classes, rows, split, seed)
-        self._train(model, samples, shape, names, targets, (train, rest), weights, optimizer)
+            train, held_out = _split(targets, classes, rows, split, seed)
+        self._train(model, samples, shape, names, targets, (train, held_out), weights, optimizer)
         self.classes_: Array = classes
         return self
 
@@ -229,12 +229,12 @@ def _split(
 ) -> tuple[Array, Array]:
     """The samples to train on, and the samples to validate on, from ``rows`` or all samples."""
     of_rows = targets if rows is None else targets[rows]
-    train, rest = hold_out(of_rows, share, np.random.default_rng(seed))
-    if not len(rest):
+    train, held_out = hold_out(of_rows, share, np.random.default_rng(seed))
+    if not len(held_out):
         raise ValueError(
             f"validation_split={share} of {len(of_rows)} samples leaves none to validate on"
         )
-    without = np.setdiff1d(of_rows, of_rows[rest])
+    without = np.setdiff1d(of_rows, of_rows[held_out])
     if without.size:
         shown = ", ".join(map(repr, classes[without[:5]].tolist()))
         ellipsis = ", …" if without.size > 5 else ""
@@ -244,4 +244,4 @@ def _split(
             UserWarning,
             stacklevel=3,
         )
-    return (train, rest) if rows is None else (rows[train], rows[rest])
+    return (train, held_out) if rows is None else (rows[train], rows[held_out])

@@ -51,14 +51,14 @@ def doubts_of(
     result = list[str]()
     usual = EPSILONS[library]
     if epsilon is None:
-        others = [
+        poolings = [
             (name, layer)
             for name, layer in norms_of(model)
             if not isclose(layer.epsilon, usual, rel_tol=1e-3)
         ]
-        if others:
-            name, layer = others[0]
-            adds = f" and {len(others) - 1} more add" if len(others) > 1 else " adds"
+        if poolings:
+            name, layer = poolings[0]
+            adds = f" and {len(poolings) - 1} more add" if len(poolings) > 1 else " adds"
             result.append(
                 f"{name}{adds} the epsilon {layer.epsilon:g} to the variance, but "
                 f"{_NAMES[library]}'s default is {usual:g}, and the file does not say; give "

@@ -106,11 +106,11 @@ class FeatureOrders:
 
     def _order(self, layer: Layer, inputs: tuple[int, ...], output: int) -> Order:
         before, after = self._shapes[inputs[0]], self._shapes[output]
-        taken = [self._orders.get(value) for value in inputs]
+        input_orders = [self._orders.get(value) for value in inputs]
         if len(before) == 3 and len(after) == 1 and isinstance(layer, Flatten | Reshape):
             return None if self._is_permuted(inputs[0]) else channels_first(before)
         if isinstance(layer, Reshape) and len(before) == 1 and len(after) == 3:
-            if not same_order(taken[0], channels_first(after)):
+            if not same_order(input_orders[0], channels_first(after)):
                 self._doubt_reshape(layer, before)
             return None
         if isinstance(layer, Dense):
@@ -121,13 +121,13 @@ class FeatureOrders:
             return None
         if isinstance(layer, Concatenate):
             sizes = [self._shapes[value][0] for value in inputs]
-            return joined_orders(taken, sizes)
+            return joined_orders(input_orders, sizes)
         if isinstance(layer, (Flatten, Reshape, *_IN_PLACE)):
-            return taken[0]
+            return input_orders[0]
         if isinstance(layer, Merge):
             full = [
                 order
-                for order, value in zip(taken, inputs, strict=True)
+                for order, value in zip(input_orders, inputs, strict=True)
                 if self._shapes[value] == after
             ]
             if not all(same_order(one, full[0]) for one in full):
@@ -135,7 +135,7 @@ class FeatureOrders:
                     f"{quoted(layer)} merges vectors whose features are in different orders"
                 )
             return full[0] if full else None
-        if taken[0] is not None:
+        if input_orders[0] is not None:
             self.doubts.append(f"{quoted(layer)} takes a vector that a Flatten made of an image")
         return None
 

@@ -139,16 +139,16 @@ def described(
 ) -> JsonObject:
     """The net, its samples and Python's predictions for them, as JSON values."""
     kinds: tuple[Weights, ...] = get_args(Weights)
-    asked = None if weights is None else one_of("weights", weights, kinds)
+    precision = None if weights is None else one_of("weights", weights, kinds)
     if not isinstance(model, Model):
         raise TypeError(f"model must be a model of fastcnn, got {quoted(model)}")
     shape = picture_shape(model)
     if shape[2] not in (1, 3):
         raise ValueError(f"the model must take images of one channel or three, got {shape}")
     dtype = model.dtype.name
-    if asked == "float64" and dtype == "float32":
+    if precision == "float64" and dtype == "float32":
         raise ValueError("weights must be float32 or float16 for a model of float32, got 'float64'")
-    kind: Weights = asked or ("float64" if dtype == "float64" else "float32")
+    kind: Weights = precision or ("float64" if dtype == "float64" else "float32")
     graph, output = _layers_of(model, kind)
     classes = _classes(model, class_names)
     pixels = _default_samples(model, shape) if samples is None else _samples(samples, shape)

@@ -211,8 +211,11 @@ def _separable(
     between = depthwise.output_shape[1:]
     w = {"w": arrays["depthwise_w"]}
     value = _convolve(graph, "conv2d", depthwise, inputs, between, w, None)
-    rest = {"w": arrays["pointwise_w"], **({"b": arrays["b"]} if layer.use_bias else {})}
-    return _convolve(graph, "conv2d", pointwise, [value], shape, rest, layer.activation)
+    pointwise_arrays = {
+        "w": arrays["pointwise_w"],
+        **({"b": arrays["b"]} if layer.use_bias else {}),
+    }
+    return _convolve(graph, "conv2d", pointwise, [value], shape, pointwise_arrays, layer.activation)
 
 
 def _dense(graph: PageGraph, layer: Dense, inputs: Sequence[Value], shape: Shape) -> Value:

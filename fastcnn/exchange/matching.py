@@ -243,8 +243,8 @@ def _with(state: _State, module: str, index: Mapping[str, int]) -> _State:
     path = module.rpartition(".")[0]
     at = index[path]
     changed = not state.order or state.order[-1].rpartition(".")[0] != path
-    left = (*state.left[:at], state.left[at] - 1, *state.left[at + 1 :])
-    return _State(state.frames, (*state.order, module), left, state.changes + changed)
+    counts = (*state.left[:at], state.left[at] - 1, *state.left[at + 1 :])
+    return _State(state.frames, (*state.order, module), counts, state.changes + changed)
 
 
 def _in_turns(modules: Modules, slots: Sequence[Slot]) -> _Matches:
@@ -291,16 +291,16 @@ def _unmatched(modules: Modules, slots: Sequence[Slot], result: _Matches) -> str
     ]
     reasons.append("give names={module: layer}, with None for a module that is left out, and")
     reasons.append('keep=["layer"] for a layer that keeps its values')
-    left = [f"{name} {_shapes(shapes)}" for name, shapes in modules.items()]
+    module_texts = [f"{name} {_shapes(shapes)}" for name, shapes in modules.items()]
     right = [
         f"{slot.name} {_shapes({part.source: part.shapes[0] for part in slot.parts})}"
         for slot in slots
     ]
-    lines = max(len(left), len(right))
-    width = max(map(len, ("modules of the file", *left[:_MOST_LINES])))
+    lines = max(len(module_texts), len(right))
+    width = max(map(len, ("modules of the file", *module_texts[:_MOST_LINES])))
     table = [f"{'modules of the file':<{width}}  layers of the model, with the shapes that fit"]
     for i in range(min(lines, _MOST_LINES)):
-        both = (side[i] if i < len(side) else "" for side in (left, right))
+        both = (side[i] if i < len(side) else "" for side in (module_texts, right))
         one, other = both
         table.append(f"{one:<{width}}  {other}".rstrip())
     if lines > _MOST_LINES:
@@ -315,5 +315,5 @@ def _shapes(shapes: Mapping[str, Shape]) -> str:
 
 
 def _listed(names: Collection[str]) -> str:
-    some = [*names][:12]
-    return ", ".join(some) + (", …" if len(names) > len(some) else "")
+    first_names = [*names][:12]
+    return ", ".join(first_names) + (", …" if len(names) > len(first_names) else "")

@@ -143,8 +143,10 @@ class Graph:
                     f"pass layer {quoted(node.layer.name)}: {reason}; set trainable = False on all "
                     f"layers before {quoted(node.layer.name)}"
                 )
-            own = [one for one in all_layers([node.layer]) if one.trainable and one.parameters]
-            if earlier or own:
+            trainable_layers = [
+                one for one in all_layers([node.layer]) if one.trainable and one.parameters
+            ]
+            if earlier or trainable_layers:
                 trained[node.output] = earlier[0] if earlier else node.layer
 
     def with_layers(self, layers: Sequence[Layer]) -> Graph:
@@ -223,9 +225,9 @@ def between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
         inputs_of_node = tuple(values[id(one)] for one in tensor.inputs)
         values[id(tensor)] = len(inputs) + len(nodes)
         nodes.append(Node(tensor.layer, inputs_of_node, values[id(tensor)]))
-    used = {value for node in nodes for value in node.inputs}
+    used_values = {value for node in nodes for value in node.inputs}
     for i, tensor in enumerate(inputs):
-        if i not in used:
+        if i not in used_values:
             raise ValueError(
                 f"inputs must all lead to an output, but no layer on the way to the outputs takes "
                 f"input {i}, {tensor!r}; leave it out, or call a layer on it"
@@ -306,12 +308,12 @@ def names_of(layers: Sequence[Layer]) -> list[str]:
     >>> names_of([Flatten(), Dense(3), Dense(2)])
     ['flatten', 'dense', 'dense_1']
     """
-    own = [layer._own_name for layer in layers]
-    twice = [name for name, times in Counter(filter(None, own)).items() if times > 1]
+    fixed_names = [layer._own_name for layer in layers]
+    twice = [name for name, times in Counter(filter(None, fixed_names)).items() if times > 1]
     if twice:
         raise ValueError(f"layers must have different names, got two of the name {twice[0]!r}")
-    used_names, counts, result = set(own), Counter[str](), list[str]()
-    for layer, name in zip(layers, own, strict=True):
+    used_names, counts, result = set(fixed_names), Counter[str](), list[str]()
+    for layer, name in zip(layers, fixed_names, strict=True):
         while name is None:
             stem = snake_case(type(layer).__name__)
             candidate = f"{stem}_{counts[stem]}" if counts[stem] else stem

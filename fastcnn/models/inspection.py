@@ -153,18 +153,20 @@ class Inspection(DescribedNet):
     @unreported
     def _values(self, inputs: list[Array], points: Sequence[Point]) -> list[Array]:
         """The values at these points, for the samples of a batch."""
-        graph, wanted = self._graph, list[int]()
+        graph, values_of_points = self._graph, list[int]()
         for point in points:
-            wanted += _node(graph, point).inputs if point.path else [point.value]
-        arrays = iter(layer_by_layer.forward(graph.to_outputs(wanted), inputs, self.engine))
+            values_of_points += _node(graph, point).inputs if point.path else [point.value]
+        arrays = iter(
+            layer_by_layer.forward(graph.to_outputs(values_of_points), inputs, self.engine)
+        )
         results = list[Array]()
         for point in points:
             if not point.path:
                 results.append(next(arrays))
                 continue
             node = _node(graph, point)
-            taken = [next(arrays) for _ in node.inputs]
-            results.append(_value_inside(node, taken, point.path, self.engine))
+            input_arrays = [next(arrays) for _ in node.inputs]
+            results.append(_value_inside(node, input_arrays, point.path, self.engine))
         return results
 
     def input_gradient(

@@ -667,7 +667,7 @@ class Model(Inspection):
         loss = self._loss() if self._ends_in_vector else self._predicting()
         if len(images) <= size:
             return self._predicted(images, loss)
-        parts = [self._predicted(some, loss) for _, some in in_parts(images, size)]
+        parts = [self._predicted(part, loss) for _, part in in_parts(images, size)]
         if isinstance(loss, OutputLosses):
             return concatenated(parts)
         predicted: Array = np.concatenate(parts)

@@ -227,11 +227,11 @@ class Net:
                 _check_inside(layer)
                 arrays = dict(arrays_of(layer))
                 for name, array in arrays_before:
-                    needed = arrays[name].shape if name in arrays else "no such array"
-                    if array.shape != needed:
+                    expected = arrays[name].shape if name in arrays else "no such array"
+                    if array.shape != expected:
                         raise ValueError(
                             f"layer {i}, {quoted(layer)}, is built and holds {name} of shape "
-                            f"{array.shape}, but for an input of shape {one} it needs {needed}: "
+                            f"{array.shape}, but for an input of shape {one} it needs {expected}: "
                             f"make a new layer, or give it the input that it was built for"
                         )
                     arrays[name][...] = array

@@ -104,11 +104,11 @@ def occlusion_map(
     uncovered = float(model.predict(x[np.newaxis])[0, number])
     total, covered = np.zeros((h, w)), np.zeros((h, w))
     for first in range(0, len(boxes), _PATCHES):
-        some = boxes[first : first + _PATCHES]
-        images = np.repeat(x[np.newaxis], len(some), axis=0)
-        for image, box in zip(images, some, strict=True):
+        boxes_of_part = boxes[first : first + _PATCHES]
+        images = np.repeat(x[np.newaxis], len(boxes_of_part), axis=0)
+        for image, box in zip(images, boxes_of_part, strict=True):
             image[box] = cover
-        for box, value in zip(some, model.predict(images)[:, number], strict=True):
+        for box, value in zip(boxes_of_part, model.predict(images)[:, number], strict=True):
             total[box] += uncovered - float(value)
             covered[box] += 1
     return total / covered

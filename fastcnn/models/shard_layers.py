@@ -155,8 +155,8 @@ class LayerPasses:
         """The figures of each shard; None if the loss of one is not finite."""
         followed: list[list[tuple[BatchNorm, Array]]] = [[] for _ in batch.shards]
         passes = [
-            self._pass(batch, one, loss, joint, own)
-            for one, own in zip(batch.shards, followed, strict=True)
+            self._pass(batch, one, loss, joint, moments_of_shard)
+            for one, moments_of_shard in zip(batch.shards, followed, strict=True)
         ]
         results: list[Figures | None] = [None] * len(passes)
         active, reply = list(enumerate(passes)), None

@@ -144,8 +144,8 @@ class ShardSteps:
                 joint.put(0, parts)
         joint.sums.leave_all()  # gradients and figures are under way together
         no_results: list[Figures | None] = [None] * len(batch.shards)
-        own = np.array([self._numbers(one) for one in results or no_results])
-        figures = joint.combined(own)
+        shard_numbers = np.array([self._numbers(one) for one in results or no_results])
+        figures = joint.combined(shard_numbers)
         joint.sums.finish()
         if figures[_FAILED]:
             return None
@@ -179,17 +179,17 @@ def evaluate(
     number of processes. Metrics are computed of the outputs of all processes.
     """
     starts = range(0, len(images), size)
-    own = list[tuple[int, dict[str, float]]]()
+    figures_of_batches = list[tuple[int, dict[str, float]]]()
     collected = Collected(model._loss(), metrics, model.engine)
     with group.busy("a validation"):
         for i in group.share_of(len(starts)):
-            some = slice(starts[i], starts[i] + size)
-            of_batch = None if weights is None else weights[some]
-            part = images[some], targets[some], of_batch, size
+            batch_rows = slice(starts[i], starts[i] + size)
+            of_batch = None if weights is None else weights[batch_rows]
+            part = images[batch_rows], targets[batch_rows], of_batch, size
             figures = model._evaluate(*part, collected=collected)
-            own.append((len(targets[some]), figures))
+            figures_of_batches.append((len(targets[batch_rows]), figures))
     sums = dict[str, float]()
-    for text in group.everyones(json.dumps(own)):
+    for text in group.everyones(json.dumps(figures_of_batches)):
         for count, figures in json.loads(text):
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + count * value
@@ -221,12 +221,12 @@ def check_group(model: Net, group: Group, samples: int, batch_size: int) -> None
     if group.statistics == "batch":
         return
     values = graph.infer(model._known_shapes())
-    least = graph.least_batch(values)
+    fewest_samples = graph.least_batch(values)
     for batch in {min(batch_size, samples), samples % batch_size or batch_size}:
         smallest = min(size for size in sizes_of_shards(batch, group.shards) if size)
-        if smallest < least:
+        if smallest < fewest_samples:
             raise ValueError(
-                f"shards must leave at least {least} samples to each shard with "
+                f"shards must leave at least {fewest_samples} samples to each shard with "
                 f'statistics="shard", because a BatchNorm gets one value for each channel of a '
                 f"sample, got {group.shards} shards of a batch of {batch}"
             )

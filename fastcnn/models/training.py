@@ -258,8 +258,10 @@ def _checked_arrays(model: Net, arguments: FitArguments, settings: _Settings) ->
     weights = weights_of(weights_of_samples, class_weight, goal, targets, outputs, model.dtype)
     validation = None
     if validation_data is not None:
-        known = images if split == 0 else None  # a part of x is scaled as x is
-        validation = checked_validation(model, validation_data, shapes, goal, outputs, crop, known)
+        training_images = images if split == 0 else None  # a part of x is scaled as x is
+        validation = checked_validation(
+            model, validation_data, shapes, goal, outputs, crop, training_images
+        )
     if settings.metrics and settings.training_metrics:
         _check_memory(len(images), goal, outputs, model.dtype)
     batches, steps = -(-len(images) // batch_size), settings.steps
@@ -273,9 +275,9 @@ def _checked_arrays(model: Net, arguments: FitArguments, settings: _Settings) ->
 def _check_shapes(model: Net, shapes: tuple[Shape, ...], images: Data, *, is_cropped: bool) -> None:
     """Raise the ``ValueError`` where a built model takes samples of another shape."""
     if model.built and shapes != model._known_shapes():
-        got = shapes if len(shapes) > 1 else shapes[0]
+        sample_shapes = shapes if len(shapes) > 1 else shapes[0]
         raise ValueError(
-            f"x must hold samples of shape {model.input_shape}, got {got}"
+            f"x must hold samples of shape {model.input_shape}, got {sample_shapes}"
             + (" after augmentation" if is_cropped else _remedy_for(model, images))
         )
 
@@ -706,15 +708,15 @@ def _check_batches(
     if has_parameters and not any(one.trainable for one in has_parameters):
         raise ValueError(too_few("x must hold", inf, samples))
     graph.check_gradients()
-    least, smallest = graph.least_batch(values), samples % batch_size or batch_size
-    if min(smallest, samples) < least:
+    fewest_samples, smallest = graph.least_batch(values), samples % batch_size or batch_size
+    if min(smallest, samples) < fewest_samples:
         what = f"batch_size must give each batch of {samples} samples"
         raise ValueError(
-            too_few(what, least, min(smallest, samples))
+            too_few(what, fewest_samples, min(smallest, samples))
             + f" from batch_size={batch_size}; take another one, or leave samples out"
         )
     for size in {min(batch_size, samples), min(smallest, samples)}:
-        check_parts(least, size, accumulate)
+        check_parts(fewest_samples, size, accumulate)
 
 
 def size_of_parts(samples: int, parts: int) -> int:

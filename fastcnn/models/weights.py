@@ -155,11 +155,11 @@ class Weights:
     def _enter_convolutions(self, layer: SeparableConv2D) -> None:
         """Enter the two convolutions of a layer, whose parameters are the layer's own."""
         both = depthwise, pointwise = layer.convolutions()
-        own = self._views[id(layer)]
+        views = self._views[id(layer)]
         self._convolutions[id(layer)] = both
-        self._views[id(depthwise)] = {"w": own["depthwise_w"]}
-        bias = {"b": own["b"]} if "b" in own else {}
-        self._views[id(pointwise)] = {"w": own["pointwise_w"], **bias}
+        self._views[id(depthwise)] = {"w": views["depthwise_w"]}
+        bias = {"b": views["b"]} if "b" in views else {}
+        self._views[id(pointwise)] = {"w": views["pointwise_w"], **bias}
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
         """Views by layer and name of an array of the parameters' layout, such as a momentum."""
@@ -181,9 +181,11 @@ def _enter_inner(
     """Enter the arrays of the layers inside of a layer, by their own names."""
     for path, inner in layer.inner_layers():
         prefix = f"{path}."
-        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        entries[id(inner)] = own
-        _enter_inner(entries, inner, own)
+        inner_arrays = {
+            k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)
+        }
+        entries[id(inner)] = inner_arrays
+        _enter_inner(entries, inner, inner_arrays)
 
 
 def _aligned(size: int, dtype: np.dtype[np.floating]) -> Array:

@@ -476,11 +476,13 @@ class Focal(CrossEntropy):
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         logs = ops.log_softmax(outputs, engine=engine)
-        q, rest, gamma = np.exp(logs), -np.expm1(logs), self.gamma
-        slope = np.power(rest, gamma)
+        q, complements, gamma = np.exp(logs), -np.expm1(logs), self.gamma
+        slope = np.power(complements, gamma)
         if gamma:
             # Where the rest is 0, the logarithm is 0 too, and so is their product.
-            powers = np.power(rest, gamma - 1, where=rest > 0, out=np.zeros_like(rest))
+            powers = np.power(
+                complements, gamma - 1, where=complements > 0, out=np.zeros_like(complements)
+            )
             slope -= gamma * powers * q * logs
         of_logs = -_rows(targets, outputs) * slope
         gradient: Array = of_logs - q * of_logs.sum(axis=-1, keepdims=True)

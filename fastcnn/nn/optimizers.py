@@ -384,8 +384,8 @@ class Optimizer(FixedAttributes):
             return
         # A user's step moves all parameters, so the frozen ones get their numbers back.
         still = np.ones(parameters.shape, np.bool_)
-        for some in spans:
-            still[some] = False
+        for span in spans:
+            still[span] = False
         before = {name: array[still] for name, array in self.state.items()}
         frozen = parameters[still]
         self.step(parameters, gradient)
@@ -401,7 +401,7 @@ class Optimizer(FixedAttributes):
                 f"{parameters.dtype}, got {gradient.shape} and {gradient.dtype}"
             )
         arrays = self._arrays(parameters)
-        parts = [gradient[some] for some in spans]
+        parts = [gradient[span] for span in spans]
         if self.clip_value is not None:
             for part in parts:
                 np.clip(part, -self.clip_value, self.clip_value, out=part)
@@ -410,8 +410,8 @@ class Optimizer(FixedAttributes):
         self._prepare(self.rate, self._use.steps + 1)
         self._use.steps += 1
         compiled = self._compiled()
-        for some, g in zip(spans, parts, strict=True):
-            p, state = parameters[some], [array[some] for array in arrays]
+        for span, g in zip(spans, parts, strict=True):
+            p, state = parameters[span], [array[span] for array in arrays]
             if compiled is not None:
                 move, loop = compiled
                 move(loop, p, g, state, self._all_numbers())
@@ -421,13 +421,13 @@ class Optimizer(FixedAttributes):
     def _in_blocks(self, parameters: Array, gradient: Array, state: list[Array]) -> None:
         scratch = self._scratch_for(parameters)
         for first in range(0, parameters.size, _BLOCK):
-            some = slice(first, first + _BLOCK)
-            p, g = parameters[some], gradient[some]
+            block = slice(first, first + _BLOCK)
+            p, g = parameters[block], gradient[block]
             t = scratch[: p.size]
             if self._decay():
                 np.multiply(p, self._decay(), out=t)
                 g += t
-            self._move(p, g, t, *(array[some] for array in state))
+            self._move(p, g, t, *(array[block] for array in state))
 
     def ahead(self, parameters: Array) -> CompiledStep | None:
         """The next step as compiled code.

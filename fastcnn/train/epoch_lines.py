@@ -63,9 +63,9 @@ class EpochLines:
         """Show how far the epoch is, and the means of its batches."""
         now = perf_counter()
         start, before = self._since
-        left = (now - start) / max(batch - before, 1) * (self._batches - batch)
+        seconds_left = (now - start) / max(batch - before, 1) * (self._batches - batch)
         self._next = now + self._pause
-        self._show([f"{batch}/{self._batches}", f"{_seconds(left)} left", *texts(figures)])
+        self._show([f"{batch}/{self._batches}", f"{_seconds(seconds_left)} left", *texts(figures)])
 
     def validate(self, figures: Mapping[str, float]) -> None:
         """Show that the validation runs."""

@@ -285,9 +285,9 @@ def as_dict(
         what = f"the state of callback {i}, {one.name},"
         if not isinstance(one.state, dict):
             raise TypeError(f"{what} must be a dict, got {quoted(one.state)}")
-        state, more = split(what, one.state, f"callbacks.{i}")
+        state, arrays_of_callback = split(what, one.state, f"callbacks.{i}")
         callbacks.append({"class": one.name, "state": state, "was_called": one.was_called})
-        arrays |= more
+        arrays |= arrays_of_callback
     data = {
         "format": TRAINING_FORMAT,
         "epoch": progress.epoch,
@@ -441,6 +441,6 @@ def generator_from(state: JsonObject) -> np.random.Generator:
         for part in (state, inner):
             if name in part and not 0 <= count(name, part[name], least=0) <= most:
                 raise ValueError(f"{name} must be at most {most}, got {quoted(part[name])}")
-    whole: Any = {**state, "state": inner}
-    bits.state = whole
+    complete_state: Any = {**state, "state": inner}
+    bits.state = complete_state
     return np.random.Generator(bits)

@@ -51,9 +51,13 @@ def checked(
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
-    own = pixels if pixels is not None or not values.ndim else values.shape[1:]
-    if values.shape != (count,) and values.shape != (count, *(own or ())):
-        of_pixels = f", or {(count, *own)}, one for each pixel" if own and pixels else ""
+    fitting_shape = pixels if pixels is not None or not values.ndim else values.shape[1:]
+    if values.shape != (count,) and values.shape != (count, *(fitting_shape or ())):
+        of_pixels = (
+            f", or {(count, *fitting_shape)}, one for each pixel"
+            if fitting_shape and pixels
+            else ""
+        )
         raise ValueError(
             f"{name} must have the shape ({count},), one weight for each sample{of_pixels}, got "
             f"{values.shape}"

@@ -134,10 +134,10 @@ class Stream:
         """Whether an item is a single sample."""
         x, y = _pair(self.name, item, 0)[:2]
         if shape is not None and not isinstance(x, list | tuple | Mapping):
-            own = np.shape(x)
-            if own in (shape, shape[:-1] if shape[-1] == 1 else shape):
+            shape_of_sample = np.shape(x)
+            if shape_of_sample in (shape, shape[:-1] if shape[-1] == 1 else shape):
                 return True
-            if own[1:] == shape:
+            if shape_of_sample[1:] == shape:
                 return False
         return np.ndim(y) == 0
 
@@ -180,8 +180,8 @@ class Stream:
             if self.kind == "batches":
                 item = _pair(self.name, self.source[int(indices[number])], number)
             else:
-                some = indices[number * self.size : (number + 1) * self.size]
-                item = self._stacked([self.source[int(i)] for i in some])
+                indices_of_batch = indices[number * self.size : (number + 1) * self.size]
+                item = self._stacked([self.source[int(i)] for i in indices_of_batch])
             yield self.check(item, number)
 
     def _of_iterable(self, first: int) -> Iterator[Batch]:
@@ -215,11 +215,11 @@ _END = object()
 
 def _pair(name: str, item: object, number: int) -> tuple[Any, ...]:
     if not isinstance(item, tuple | list) or len(item) not in (2, 3):
-        got = f"{type(item).__name__}" + (
+        kind = f"{type(item).__name__}" + (
             f" of {len(item)}" if isinstance(item, tuple | list) else ""
         )
         raise TypeError(
-            f"{name} must give pairs (x, y), or (x, y, sample_weight), got {got} as item {number}"
+            f"{name} must give pairs (x, y), or (x, y, sample_weight), got {kind} as item {number}"
         )
     return tuple(item)
 
@@ -238,8 +238,8 @@ def batches_in_order(
     if isinstance(images, Stream):
         yield from images.epoch(None, 0)
         return
-    for some, part in in_parts(images, size):
-        yield Batch(part, targets[some], None if weights is None else weights[some])
+    for rows, part in in_parts(images, size):
+        yield Batch(part, targets[rows], None if weights is None else weights[rows])
 
 
 def inputs_of(x: Any, size: int, shape: tuple[int, ...] | None) -> Iterator[Any]:

@@ -331,12 +331,12 @@ class LoneNormalisation(LoneLayer):
         ``part`` are their samples in the input that ``saved`` is of; None if they are all.
         """
         rows, result, _ = saved
-        own = dy.reshape(-1, rows.shape[1])
+        dy_rows = dy.reshape(-1, rows.shape[1])
         if part is not None:
-            pixels = len(own) // (part.stop - part.start)
+            pixels = len(dy_rows) // (part.stop - part.start)
             rows = rows[part.start * pixels : part.stop * pixels]
         return normalization.gradient_sums(
-            own, rows, result, self.layer.epsilon, relu=self._relu_of_norm, parts=shards
+            dy_rows, rows, result, self.layer.epsilon, relu=self._relu_of_norm, parts=shards
         )
 
     def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:

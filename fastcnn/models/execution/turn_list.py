@@ -143,14 +143,14 @@ def place_rooms(rooms: list[_Room]) -> tuple[list[int], int]:
     ([128, 0, 128], 192)
     """
     order = sorted(range(len(rooms)), key=lambda i: (-rooms[i].size, rooms[i].first))
-    places, size, done = [0] * len(rooms), 0, list[int]()
+    places, size, placed_rooms = [0] * len(rooms), 0, list[int]()
     for i in order:
         room = rooms[i]
         if room.last < 0:
             continue
         occupied = sorted(
             (places[j], places[j] + rooms[j].size)
-            for j in done
+            for j in placed_rooms
             if rooms[j].first <= room.last and room.first <= rooms[j].last
         )
         at = 0
@@ -160,5 +160,5 @@ def place_rooms(rooms: list[_Room]) -> tuple[list[int], int]:
             at = max(at, end)
         places[i] = at
         size = max(size, at + room.size)
-        done.append(i)
+        placed_rooms.append(i)
     return places, size

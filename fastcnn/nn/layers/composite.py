@@ -101,8 +101,8 @@ class Composite(Layer, abstract=True):
         if self._connected_for is None or (not is_fixed and self._connected_for != input_shape):
             nodes = self._trace(input_shape)
             inside = _with_paths(self, nodes)
-            held = tuple(layer for _, layer in inside)
-            vars(self).update(_nodes=nodes, _layers_inside=inside, _held=held)
+            held_layers = tuple(layer for _, layer in inside)
+            vars(self).update(_nodes=nodes, _layers_inside=inside, _held=held_layers)
             vars(self)["_connected_for"] = input_shape
             self._freeze()
         return self._nodes
@@ -153,8 +153,10 @@ class Composite(Layer, abstract=True):
             values[id(tensor)] = len(inputs) + len(nodes)
             nodes.append(Node(layer, calls, values[id(tensor)]))
             if layer._owner is None:  # the layer's own calls are not those of this trace
-                own = tuple(one for one in layer._outputs if one.number < inputs[0].number)
-                vars(layer)["_outputs"] = own
+                earlier_outputs = tuple(
+                    one for one in layer._outputs if one.number < inputs[0].number
+                )
+                vars(layer)["_outputs"] = earlier_outputs
         used = {value for node in nodes for value in node.inputs}
         if not used.issuperset(range(len(inputs))):
             refuse(source, "a tensor that comes from all of its inputs", result)
@@ -251,24 +253,26 @@ class Composite(Layer, abstract=True):
         self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Any, Gradients]:
         inputs = self._nodes[0].output
-        wanted = set(range(inputs)) if needs_dx else set[int]()
+        values_with_gradient = set(range(inputs)) if needs_dx else set[int]()
         for node in self._nodes:
-            if node.layer.trained_names() or not wanted.isdisjoint(node.inputs):
-                wanted.add(node.output)
+            if node.layer.trained_names() or not values_with_gradient.isdisjoint(node.inputs):
+                values_with_gradient.add(node.output)
         sums, gradients = {self._nodes[-1].output: dy}, Gradients()
         paths = {id(layer): path for path, layer in self._layers_inside}
         for node, of_node in zip(reversed(self._nodes), reversed(saved), strict=True):
-            if node.output not in wanted:
+            if node.output not in values_with_gradient:
                 continue
-            needed = not wanted.isdisjoint(node.inputs)
+            needs_inputs = not values_with_gradient.isdisjoint(node.inputs)
             dx: Any
-            dx, own = node.layer.backward(sums.pop(node.output), of_node, engine, needed)
-            for key, gradient in own.items():
+            dx, layer_gradients = node.layer.backward(
+                sums.pop(node.output), of_node, engine, needs_inputs
+            )
+            for key, gradient in layer_gradients.items():
                 name = f"{paths[id(node.layer)]}.{key}"
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-            parts = (dx if node.layer.takes_several else (dx,)) if needed else ()
+            parts = (dx if node.layer.takes_several else (dx,)) if needs_inputs else ()
             for value, part in zip(node.inputs, parts, strict=False):
-                if value in wanted:
+                if value in values_with_gradient:
                     sums[value] = sums[value] + part if value in sums else part
         if not needs_dx:
             return None, gradients

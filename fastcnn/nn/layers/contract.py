@@ -174,8 +174,8 @@ def _input_gradients(layer: Layer, source: Source, dx: Any, dy: Array) -> Any:
     shapes = [[*one] if several else [one] for one in inputs]
     input_shapes = shapes[0] if shapes else []
     if len(shapes) != 1:  # shared by several such calls, or not built
-        own = [real_numbers(source, what, part).shape[1:] for part in parts]
-        input_shapes = own if own in shapes or not shapes else input_shapes
+        shapes_of_parts = [real_numbers(source, what, part).shape[1:] for part in parts]
+        input_shapes = shapes_of_parts if shapes_of_parts in shapes or not shapes else input_shapes
     if len(parts) != len(input_shapes):
         refuse(source, f"{len(input_shapes)} gradients, one for each input", dx)
     for i, shape in enumerate(input_shapes):
