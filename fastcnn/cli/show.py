@@ -75,6 +75,7 @@ def _facts(path: Path, reading: Reading, training: bool, width: int | None) -> d
 
     net: Any = open_model(path, reading)
     shapes = net._known_shapes()
+    shapes_of_values = net._graph.infer(shapes)
     rows = summary.rows(net._graph, shapes, net._input_names())
     names = summary.value_names(net._graph, net._input_names())
     plan, _, steps = net.explain().partition("\ntraining:\n")
@@ -93,7 +94,7 @@ def _facts(path: Path, reading: Reading, training: bool, width: int | None) -> d
                 "name": names[node.output],
                 "layer": row.layer,
                 "inputs": [names[value] for value in node.inputs],
-                "output_shape": list(node.layer.infer(_taken(net, node, shapes))),
+                "output_shape": list(shapes_of_values[node.output]),
                 "parameters": row.parameters,
                 "frozen": row.frozen,
                 "mflop": row.mflop,
@@ -107,11 +108,6 @@ def _facts(path: Path, reading: Reading, training: bool, width: int | None) -> d
         "prediction": plan.removeprefix("prediction:\n").splitlines(),
         **({"training": steps.splitlines()} if training and steps else {}),
     }
-
-
-def _taken(net: Any, node: Any, shapes: Any) -> Any:
-    """The shape, or the shapes, that a node takes."""
-    return node.input_among(net._graph.infer(shapes))
 
 
 def _print(facts: dict[str, Any], width: int | None) -> None:
