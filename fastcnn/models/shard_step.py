@@ -111,7 +111,7 @@ class ShardSteps:
         return figures[0], figures[1]
 
     def _prepare(self, executor: Executor, inputs: Sequence[Array], targets: Data) -> None:
-        """Compile kernels on rank 0 first, whose cache the other processes may read then."""
+        """Compile kernels on rank 0 first, so that the other processes can read its cache."""
         group = self._group
         if group.rank:
             group.barrier()
@@ -173,7 +173,7 @@ def evaluate(
     size: int,
     metrics: Sequence[NamedMetric],
 ) -> dict[str, float]:
-    """The figures of a validation, of which each process evaluates some batches.
+    """The figures of a validation. Each process evaluates some of its batches.
 
     The figures of batches are added in the order of the batches, so that they are the same for any
     number of processes. Metrics are computed of the outputs of all processes.

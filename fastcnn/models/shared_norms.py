@@ -102,7 +102,7 @@ def backward(
     """``dx``, from the gradients (2, C) of gamma and beta of the whole batch, in float64.
 
     It is the difference of two normalisations: ``γ·(dy − dβ/n)/σ − γ·(dγ/n)·(x − mean)/σ²`` with
-    ``σ = √(variance + ε)``, the second of which divides by σ once in the scale.
+    ``σ = √(variance + ε)``. The scale of the second one holds one of its two divisions by σ.
     """
     mean, variance = _statistics(moments, x)
     gamma, count = own_arrays(layer.parameters)["gamma"], moments[0]

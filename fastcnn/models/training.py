@@ -325,7 +325,7 @@ def rows_to_mix(goal: Goal, targets: Any, outputs: Any, dtype: np.dtype[np.float
 
 
 def _to_mix(check: Any, model: Net, goal: Goal) -> Check:
-    """The check of a stream's batches, whose targets become such as can be mixed."""
+    """The check of a stream's batches, with targets in a form that can be mixed."""
 
     def checked_batch(item: tuple[Any, ...], number: int) -> Batch:
         batch: Batch = check(item, number)

@@ -358,7 +358,7 @@ class Executor:
         return not self._padded or all_finite(self._weights.gradient)
 
     def _unit_values(self, inputs: Sequence[Array]) -> Sequence[Array] | None:
-        """The inputs of the units, of which a prediction computes some; None as its own result."""
+        """The units' inputs, some from frozen layers; None if those have no finite results."""
         if self._frozen is None:
             return inputs
         if self._kept is not None and self._weights.repeats_samples:
