@@ -375,15 +375,15 @@ def dense(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -
     while first < to.n:
         plans = large.plans_of(to.n - first, inputs, outputs, to.itemsize)
         (function, items, work, numbers), addition, product = plans
-        sums, count = to.room(plans.sums), product.samples
+        scratch, count = to.room(plans.scratch), product.samples
         x = Operand(places[0].base, places[0].at + first * inputs * to.itemsize)
         rows = Operand(y.base, y.at + first * outputs * to.itemsize)
         last = to.constant(numbers)
         examples = like, like, like, numbers
-        to.step(function, examples, items, x, to.constant(w), sums, last, work=work)
+        to.step(function, examples, items, x, to.constant(w), scratch, last, work=work)
         to.step(
             addition, (like, like, like, True, numbers), count,
-            sums, _bias(fused, to), rows, number(fused.relu), last,
+            scratch, _bias(fused, to), rows, number(fused.relu), last,
             work=count * outputs * product.splits,
         )  # fmt: skip
         first += count
