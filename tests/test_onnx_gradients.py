@@ -91,6 +91,45 @@ def test_products_have_gradients_also_at_zero(axes: tuple[int, ...]) -> None:
     check(OnnxNode("ReduceProd", attributes=attributes), [x], 0, (0,))
 
 
+INDICES = {
+    "GatherElements": ({"axis": 1}, np.array([[0, 2, -1], [1, 1, 0]]), None),
+    "GatherND": ({}, np.array([[0, 1], [2, -1], [0, 1]]), None),
+    "GatherND of a batch": ({"batch_dims": 1}, np.array([[1], [0], [2]]), None),
+    "ScatterElements": ({"axis": 0}, np.array([[0, 2, 1], [-1, 1, 1]]), (2, 3)),
+    "ScatterElements add": ({"axis": 0, "reduction": "add"}, np.array([[0, 0, 1]]), (1, 3)),
+    "ScatterND": ({}, np.array([[2], [0], [2]]), (3, 3)),
+    "ScatterND add": ({"reduction": "add"}, np.array([[2, 0], [0, 1], [2, 0]]), (3,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_numbers_at_indices(name: str) -> None:
+    attributes, indices, updates = INDICES[name]
+    rng = np.random.default_rng(0)
+    inputs: list[Any] = [rng.standard_normal((3, 3)), indices]
+    if updates is not None:
+        inputs.append(rng.standard_normal(updates))
+    moved = (0,) if updates is None else (0, 2)
+    check(OnnxNode(name.split()[0], attributes=attributes, opset=18), inputs, 0, moved)
+
+
+EQUATIONS = {
+    "bij,bjk->bik": [(2, 3, 4), (2, 4, 2)], "ij": [(3, 4)], "ji": [(3, 4)], "ii->i": [(3, 3)],
+    "ii": [(3, 3)], "ij,jk,k->i": [(2, 3), (3, 4), (4,)], "...ij,...j->...i": [(2, 3, 4), (4,)],
+    "ij->j": [(3, 4)], "i,j": [(3,), (4,)], "...->...": [(2, 3)], "bi,bi->b": [(3, 2), (1, 2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_sums_of_products(equation: str) -> None:
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape) for shape in EQUATIONS[equation]]
+    node = OnnxNode("Einsum", attributes={"equation": equation})
+    expected = np.einsum(equation, *inputs)
+    np.testing.assert_allclose(FUNCTIONS["Einsum"](node, *inputs), expected, rtol=1e-12)
+    check(node, inputs, 0, tuple(range(len(inputs))))
+
+
 @pytest.mark.parametrize(
     ("attributes", "scale"),
     [({}, np.array(0.25)), ({"axis": 0}, np.array([0.25, 0.5])),

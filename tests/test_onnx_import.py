@@ -26,7 +26,8 @@ OPERATORS = (
     "Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "DepthToSpace", "Reshape", "Flatten",
     "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax", "LRN", "Constant",
     "ConstantOfShape", "Identity", "Dropout", "Shape", "Gather", "Cast", "Range", "Expand", "Where",
-    "Equal", "If", "RNN", "GRU", "LSTM", "QuantizeLinear", "DequantizeLinear",
+    "Equal", "Einsum", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "If",
+    "RNN", "GRU", "LSTM", "QuantizeLinear", "DequantizeLinear",
 )  # fmt: skip
 
 SKIPPED = {
@@ -227,6 +228,39 @@ def test_attention_with_the_batch_in_the_middle(tmp_path: Path) -> None:
     for n in (1, 4):
         x = normal(n, 5, 6, seed=n)
         np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("equation", ["bct,bcs->bts", "bct,bcs->tbs", "bct,bcs->ts"])
+def test_sums_of_products_of_a_batch(equation: str, tmp_path: Path) -> None:
+    nodes = [node("Mul", "x c", "z"), node("Einsum", "x z", "y", equation=equation)]
+    path = write(
+        tmp_path / "net.onnx", nodes, {"x": ["N", 3, 4]}, ["y"], {"c": normal(1, 3, 1)}, opset=18
+    )
+    model = fastcnn.load_onnx(path)
+    for n in (1, 3):
+        x = normal(n, 3, 4, seed=n)
+        np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+WRONG_INDICES = {
+    "ScatterND": ([[7]], "indices must be from -3 to 2"),
+    "GatherND": ([[0, 0, 0]], "do not fit the shape"),
+    "ScatterElements": ([[0, 9]], "indices must be from -3 to 2"),
+    "GatherElements": ([0], "indices must have 2 axes"),
+}
+
+
+@pytest.mark.parametrize("operator", WRONG_INDICES)
+def test_indices_that_do_not_fit(operator: str, tmp_path: Path) -> None:
+    indices, message = WRONG_INDICES[operator]
+    inputs = "x i u" if "Scatter" in operator else "x i"
+    updates = normal(1, 4) if operator == "ScatterND" else normal(1, 2)
+    path = write(
+        tmp_path / "net.onnx", [node(operator, inputs, "y")], {"x": [3, 4]}, ["y"],
+        {"i": np.array(indices), "u": updates}, opset=18,
+    )  # fmt: skip
+    with pytest.raises(OnnxFileError, match=message):
+        fastcnn.load_onnx(path)
 
 
 @pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])

@@ -125,7 +125,8 @@ class OnnxOperation(Merge):
 
     @property
     def lacks_gradient(self) -> str | None:
-        if self.operator in GRADIENTS:
+        reduction = self.attributes.get("reduction", "none")  # of a Scatter
+        if self.operator in GRADIENTS and reduction in ("none", "add"):
             return None
         return f"the operator {self.operator} of node {quoted(self.node_name)} has no gradient"
 

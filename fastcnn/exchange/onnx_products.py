@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from fastcnn.exchange.onnx_functions import Array, OnnxNode
+from fastcnn.exchange.onnx_functions.indexing import einsum_terms
 from fastcnn.exchange.onnx_functions.reductions import softmax_axis
 from fastcnn.exchange.onnx_numbers import as_image
 from fastcnn.exchange.onnx_shapes import in_shape
@@ -130,6 +131,24 @@ def _times(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | None) ->
     pixels = trace.call(layer, trace.shaped(value.tensor, image))
     tensor = trace.shaped(pixels, (*value.tensor.shape[:-1], w.shape[1]))
     return replace(value, shape=shape, tensor=tensor)
+
+
+@emits("Einsum")
+def einsum(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
+    """A sum of products; the batch is one letter, of the result and of each tensor."""
+    values = [trace.plain(needs(one)) for one in inputs]
+    terms, result = einsum_terms(node, [one.rank for one in values])
+    pairs = list(zip(terms, values, strict=True))
+    tensors = [(term, one.batch) for term, one in pairs if one.constant is None]
+    batches = {None if batch is None else term[batch] for term, batch in tensors}
+    (letter, *others) = batches
+    if letter is None and not others:
+        return None
+    if letter is None or others or letter not in result:
+        raise NotBatched
+    if any(term.count(letter) != (one.constant is None) for term, one in pairs):
+        raise NotBatched
+    return trace.operation(node, values, batch=result.index(letter))
 
 
 @emits("Softmax", "LogSoftmax")

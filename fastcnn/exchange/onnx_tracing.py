@@ -396,11 +396,9 @@ class Trace:
             place = _DATA_DEPENDENT[node.operator]
             if any(i >= place for i in unknown):
                 raise NeedsInputs(self._inputs_behind(node.inputs[place:]))
-        if node.operator == "Gather" and 1 in unknown and dummies[1] is not None:
-            dummies = [
-                dummies[0],
-                np.broadcast_to(np.zeros((), dummies[1].dtype), dummies[1].shape),
-            ]
+        if node.operator in _TAKE_INDICES and 1 in unknown and dummies[1] is not None:
+            zeros = np.broadcast_to(np.zeros((), dummies[1].dtype), dummies[1].shape)
+            dummies = [dummies[0], zeros, *dummies[2:]]
         with np.errstate(all="ignore"):
             try:
                 results = FUNCTIONS[node.operator](node, *dummies)
@@ -495,6 +493,10 @@ _DATA_DEPENDENT = {
     "ReduceProd": 1, "Dropout": 1,
 }  # fmt: skip
 """Operators whose inputs from a place on say what shape the result has."""
+
+
+_TAKE_INDICES = frozenset(("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"))
+"""Operators whose second input holds indices, of which 1 may be too large."""
 
 
 def _constant_source(array: Array, dtype: np.dtype[Any]) -> Source:

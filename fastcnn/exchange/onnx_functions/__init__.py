@@ -6,6 +6,7 @@ function takes its node and an array for each input of the node.
 
 from fastcnn.exchange.onnx_functions import (
     elementwise,
+    indexing,
     moving,
     quantised,
     recurrent,
@@ -21,6 +22,7 @@ __all__ = [
     "OnnxFileError",
     "OnnxNode",
     "elementwise",
+    "indexing",
     "moving",
     "quantised",
     "recurrent",

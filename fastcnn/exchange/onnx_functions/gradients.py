@@ -6,12 +6,14 @@ gradient for each input, or None for one that has no gradient.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from math import pi, prod, sqrt
 
 import numpy as np
 
 from fastcnn.exchange.onnx_functions.elementwise import erf
+from fastcnn.exchange.onnx_functions.indexing import einsum_terms, places_along, places_of_rows
 from fastcnn.exchange.onnx_functions.nodes import FUNCTIONS, Array, OnnxNode, as_axis, summed_to
 from fastcnn.exchange.onnx_functions.quantised import along, rounded, summed_along
 from fastcnn.exchange.onnx_functions.recurrent import recurrent_gradients
@@ -224,7 +226,7 @@ def _of_where(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
 
 @_gradient_of(
     "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Pad", "Gather",
-    "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Concat",
+    "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Concat",
 )  # fmt: skip
 def _of_moving(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
     """The gradient of an operator that moves numbers, such as a Transpose.
@@ -256,6 +258,51 @@ def _of_moving(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients
         result.append(sums[first : first + one.size].reshape(one.shape))
         first += one.size
     return [*result, *[None] * (len(inputs) - data)]
+
+
+@_gradient_of("ScatterElements", "ScatterND")
+def _of_scatter(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """Of a sum, or of numbers that replace others: of several for one place the last one counts."""
+    x, indices, updates = inputs
+    assert x is not None
+    assert indices is not None
+    assert updates is not None
+    find = places_of_rows if node.operator == "ScatterND" else places_along
+    index = find(node, x, indices)
+    d_updates = np.asarray(dy[index])
+    if node.text("reduction", "none") == "add":
+        return [dy, None, d_updates]
+    dx, numbers = dy.copy(), np.arange(updates.size).reshape(updates.shape)
+    last = np.full(x.shape, -1)
+    dx[index], last[index] = 0, numbers
+    return [dx, None, d_updates * (last[index] == numbers)]
+
+
+@_gradient_of("Einsum")
+def _of_einsum(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """For each input the product of the others and of ``dy``, by the same letters."""
+    arrays = [one for one in inputs if one is not None]
+    terms, result = einsum_terms(node, [one.ndim for one in arrays])
+    letters = {*"".join(terms)}
+    gradients: list[Array | None] = []
+    for i, (term, array) in enumerate(zip(terms, arrays, strict=True)):
+        factors = [(result, dy)]
+        factors += [(t, a) for k, (t, a) in enumerate(zip(terms, arrays, strict=True)) if k != i]
+        free, own = iter(sorted(set(string.ascii_letters) - letters)), ""
+        for letter, side in zip(term, array.shape, strict=True):
+            name = letter
+            if letter in own:  # a diagonal
+                name = next(free)
+                factors.append((letter + name, np.eye(side)))
+            own += name
+        known = {*"".join(t for t, _ in factors)}
+        equation = ",".join(t for t, _ in factors) + "->" + "".join(k for k in own if k in known)
+        product = np.einsum(equation, *(a for _, a in factors), optimize=True)
+        sides = iter(product.shape)
+        product = product.reshape([next(sides) if letter in known else 1 for letter in own])
+        full = [max(pair) for pair in zip(product.shape, array.shape, strict=True)]
+        gradients.append(summed_to(array.shape, np.broadcast_to(product, full)))
+    return gradients
 
 
 def _index_of(node: OnnxNode, y: Array) -> int:
