@@ -337,8 +337,6 @@ class Trace:
                 if sources[-1].kind == "array":
                     state[f"constant_{i}"] = value.constant
             else:
-                if prod(value.shape) * 4 > MOST_BYTES:  # a function of NumPy goes through them
-                    raise node.error(f"an input of shape {value.shape} is too large")
                 value = self.plain(value)
                 assert value.tensor is not None
                 stored = value.axes if value.batch is None else (value.batch, *value.axes)
@@ -392,6 +390,9 @@ class Trace:
         self, node: OnnxNode, dummies: Sequence[Array | None], unknown: set[int]
     ) -> list[Array]:
         """The outputs for inputs of ones, which tell the shapes and the types."""
+        for one in dummies:  # a function of NumPy goes through them
+            if one is not None and one.size * 4 > MOST_BYTES:
+                raise node.error(f"an input of shape {one.shape} is too large")
         if node.operator in _DATA_DEPENDENT:
             place = _DATA_DEPENDENT[node.operator]
             if any(i >= place for i in unknown):
