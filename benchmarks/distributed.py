@@ -3,24 +3,31 @@
     mpiexec -n 2 python benchmarks/distributed.py                     with what is measured here
     mpiexec -n 2 python benchmarks/distributed.py --latency 2 --bandwidth 12.5    of a network
     mpiexec -n 2 python benchmarks/distributed.py --delay 1           messages a millisecond late
-    mpiexec -n 1 python benchmarks/distributed.py --beside            the speed beside no group
+    mpiexec -n 2 python benchmarks/distributed.py --beside            the speed beside no group
+    mpiexec -n 2 python benchmarks/distributed.py --network           steps over the network of MPI
 
 Measured are the time of a message between two processes, without and with many numbers, and for
 each net the time of a step of this many processes, and how long the processes wait for gradients.
 
 The model. A sum over P processes takes ⌈log₂ P⌉ rounds (fastcnn/distributed/tree.py). In a round a
-process sends and receives all gradients, n bytes, and adds them: latency + n / bandwidth + n /
-adding. A step is the computation plus the exchange. Nothing is hidden, although parts of large nets
-leave during the backward pass. Weak scaling: each process has the samples that it has here. Strong
-scaling: the batch of here is divided among all, at least one sample for each, and the time for a
-sample does not change; a real one grows with fewer samples. The last column is the exchange by
-halves (recursive halving and doubling), which moves 2 n bytes in 2 log₂ P rounds; fastcnn does not
-have it, and it would give the same bits, because its halves follow the same tree.
+process sends and receives all gradients, n bytes, and adds them: start + n / bandwidth + n /
+adding. The start is the latency. Large messages wait for the receiver's word, so their start is
+longer: it is measured, and three latencies of a network that is given. A step is the computation
+plus the exchange. Nothing is hidden, although parts of large nets leave during the backward pass.
+Weak scaling: each process has the samples that it has here. Strong scaling: the batch of here is
+divided among all, at least one sample for each, and the time for a sample does not change; a real
+one grows with fewer samples. The last column is the exchange by halves (recursive halving and
+doubling), which moves 2 n bytes in 2 log₂ P rounds; fastcnn does not have it, and it would give the
+same bits, because its halves follow the same tree.
 
 With ``--delay`` no message counts as arrived before so many milliseconds have passed. The delay is
 injected into the exchange of this process, and no network is slower. Then the script compares the
 step with a prediction: the step without delay, and a delay for each round of messages that waits
 for the one before.
+
+With ``--network`` the script compares each step with a prediction from the latency and bandwidth
+that it measures: the computation, which is a step whose messages are not sent, and a round of
+messages for each that waits for the one before. benchmarks/slow_network.py runs it with a latency.
 
 Without options the script also compares two ways to send gradients: in parts of a mebibyte during
 the backward pass, and all of them after it.
@@ -36,7 +43,7 @@ each other, and latency and bandwidth are those between two processes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, log2
 from time import perf_counter, sleep
@@ -55,40 +62,66 @@ from fastcnn.optimizers import SGD
 from fastcnn.train.shards import Shard, Shards
 
 BATCH, WARM, SECONDS, REPEATS = 128, 0.08, 0.3, 7
+SMALL = 1 << 14  # bytes of a message that leaves at once, without a word of the receiver
 
 
 class Wire(NamedTuple):
-    """What messages take: seconds for one, and bytes in a second; and bytes that are added."""
+    """What messages take.
+
+    Attributes:
+        latency: seconds of a small message.
+        start: seconds of a large one before its bytes, because it waits for the receiver's word.
+        bandwidth: bytes of a large message in a second.
+        adding: bytes that are added in a second.
+    """
 
     latency: float
+    start: float
     bandwidth: float
     adding: float
+
+    def message(self, size: float) -> float:
+        """Seconds of a message of so many bytes."""
+        return (self.latency if size <= SMALL else self.start) + size / self.bandwidth
 
     def exchange(self, size: int, count: int) -> float:
         """Seconds of a sum of so many bytes over so many processes."""
         rounds = ceil(log2(count)) if count > 1 else 0
-        return rounds * (self.latency + size / self.bandwidth + size / self.adding)
+        return rounds * (self.message(size) + size / self.adding)
 
     def by_halves(self, size: int, count: int) -> float:
         """The same by recursive halving and doubling."""
         if count == 1:
             return 0.0
-        moved = 2 * size * (count - 1) / count
-        return 2 * log2(count) * self.latency + moved / self.bandwidth + moved / 2 / self.adding
+        sizes = [size / 2 ** (i + 1) for i in range(int(log2(count)))]
+        return sum(2 * self.message(one) + one / self.adding for one in sizes)
 
 
 def message_seconds(group: Group, size: int) -> float:
-    """Seconds until two processes have exchanged so many bytes; the least of many."""
+    """Seconds until two processes have exchanged so many bytes; the least of many.
+
+    Two exchanges are timed together, because a process that begins one late finds the message of
+    the other there already, and takes so much longer in the next.
+    """
     out, back, other = np.zeros(size, np.uint8), np.zeros(size, np.uint8), group.rank ^ 1
     best = 1.0
     group.barrier()
     if other < group.size and group.rank < 2:
-        for _ in range(300):
+        for _ in range(150):
             start = perf_counter()
-            group.post([(out, other)], [(back, other)], 1).wait()
-            best = min(best, perf_counter() - start)
+            for _ in range(2):
+                group.post([(out, other)], [(back, other)], 1).wait()
+            best = min(best, (perf_counter() - start) / 2)
     group.barrier()
     return float(group.from_first(np.array([best]))[0])
+
+
+def measured_wire(group: Group) -> Wire:
+    """What messages between two processes take here."""
+    latency, size = message_seconds(group, 8), 1 << 18
+    large, larger = message_seconds(group, size), message_seconds(group, 4 * size)
+    bandwidth = 3 * size / max(larger - large, 1e-9)
+    return Wire(latency, max(latency, large - size / bandwidth), bandwidth, adding_speed())
 
 
 def adding_speed() -> float:
@@ -129,6 +162,28 @@ def delayed(group: Group, seconds: float) -> Iterator[None]:
         yield
     finally:
         group.post = post  # type: ignore[method-assign]
+
+
+@contextmanager
+def unsent(group: Group) -> Iterator[None]:
+    """Within this context a group sends no messages, and receives zeros."""
+
+    def post(sends: object, receives: Sequence[tuple[Array, int]], tag: int) -> Pending:
+        for array, _ in receives:
+            array[...] = 0
+        return Pending()
+
+    def nothing(*arguments: object, **more: object) -> None:
+        return None
+
+    replaced = {"post": post, "enter": nothing, "settle": nothing}
+    for name, function in replaced.items():
+        setattr(group, name, function)
+    try:
+        yield
+    finally:
+        for name in replaced:
+            delattr(group, name)
 
 
 def steps_of(net: str, group: Group) -> tuple[fastcnn.Model, ShardSteps, Shards]:
@@ -232,6 +287,23 @@ def compare_delay(group: Group, net: str, seconds: float) -> None:
         )
 
 
+def compare_network(group: Group, net: str, wire: Wire) -> None:
+    """Print the time of a step, and what the model predicts for it from the computation."""
+    model, steps, batch = steps_of(net, group)
+    size = model._weights.gradient.nbytes
+    rounds = rounds_of_step(group, steps, batch)
+    step = step_seconds(group, steps, batch)
+    with unsent(group):
+        computing = step_seconds(group, steps, batch)
+    predicted = computing + (rounds - 1) * wire.latency + wire.exchange(size, group.size)
+    if group.rank == 0:
+        print(
+            f"{net:8} computation {1e3 * computing:.2f} ms, step {1e3 * step:.2f} ms, predicted "
+            f"{1e3 * predicted:.2f} ms for {rounds} rounds and {size:,} bytes",
+            flush=True,
+        )
+
+
 def compare_with_none(group: Group, net: str) -> None:
     """Print the time of a batch of ``fit`` in this group, and that without a group on all cores."""
     rng = np.random.default_rng(0)
@@ -287,8 +359,8 @@ def report(group: Group, wire: Wire, given: bool) -> None:
     how = "given" if given else "measured"
     say(
         f"{group.size} processes of {fastcnn.get_num_threads()} threads, batch {BATCH}; "
-        f"{how}: latency {1e6 * wire.latency:.1f} µs, {wire.bandwidth / 1e9:.1f} GB/s; adding "
-        f"{wire.adding / 1e9:.1f} GB/s"
+        f"{how}: latency {1e6 * wire.latency:.1f} µs, of large messages {1e6 * wire.start:.1f} µs, "
+        f"{wire.bandwidth / 1e9:.1f} GB/s; adding {wire.adding / 1e9:.1f} GB/s"
     )
     say("net      parameters  step ms  exchange ms  share  model ms")
     rows = []
@@ -326,15 +398,28 @@ def main() -> None:
     parser.add_argument("--latency", type=float, help="of a network, in microseconds")
     parser.add_argument("--bandwidth", type=float, help="of a network, in GB/s")
     parser.add_argument("--delay", type=float, action="append", help="in milliseconds")
+    parser.add_argument("--network", action="store_true", help="compare steps with predictions")
+    parser.add_argument("--net", action="append", help="of --beside and --network; default: some")
     parser.add_argument("--beside", action="store_true", help="compare with no group")
     options = parser.parse_args()
     group = fastcnn.distributed.world()
     if options.beside:
-        for net in ("article", "small", "wide", "resnet8"):
+        for net in options.net or ("article", "small", "wide", "resnet8"):
             compare_with_none(group, net)
         return
     if group.size < 2:
         raise SystemExit("run it by mpiexec -n 2 python benchmarks/distributed.py")
+    wire = measured_wire(group)
+    if options.network:
+        if group.rank == 0:
+            print(
+                f"latency {1e3 * wire.latency:.2f} ms, of large messages {1e3 * wire.start:.2f} "
+                f"ms; {wire.bandwidth / 1e6:.0f} MB/s",
+                flush=True,
+            )
+        for net in options.net or ("small", "wide", "resnet8"):
+            compare_network(group, net, wire)
+        return
     if options.delay:
         for delay in options.delay:
             for net in ("small", "resnet8"):
@@ -342,14 +427,10 @@ def main() -> None:
         return
     for net in ("wide", "small"):
         compare_hiding(group, net)
-    latency = message_seconds(group, 8)
-    large = 1 << 20
-    wire = Wire(latency, large / (message_seconds(group, large) - latency), adding_speed())
     report(group, wire, given=False)
     if options.latency is not None and options.bandwidth is not None:
-        report(
-            group, Wire(options.latency * 1e-6, options.bandwidth * 1e9, wire.adding), given=True
-        )
+        latency = options.latency * 1e-6
+        report(group, Wire(latency, 3 * latency, options.bandwidth * 1e9, wire.adding), given=True)
 
 
 if __name__ == "__main__":

@@ -115,11 +115,14 @@ def kills(folder: Path, times: int, seed: int = 0) -> list[str]:
     return wrong
 
 
-def main(times: Annotated[int, typer.Option(help="How often.")] = 20) -> None:
+def main(
+    times: Annotated[int, typer.Option(help="How often.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the ranks and moments.")] = 0,
+) -> None:
     """Kill ranks of trainings."""
     start = monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        wrong = kills(Path(folder), times)
+        wrong = kills(Path(folder), times, seed)
     if wrong:
         sys.exit("\n".join(wrong[:20]))
     print(
