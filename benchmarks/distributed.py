@@ -364,7 +364,7 @@ def report(group: Group, wire: Wire, given: bool) -> None:
     )
     say("net      parameters  step ms  exchange ms  share  model ms")
     rows = []
-    for net in ("small", "lenet5", "wide", "resnet8"):
+    for net in ("article", "small", "lenet5", "wide", "resnet8"):
         model, steps, batch = steps_of(net, group)
         gradient = model._weights.gradient
         step = step_seconds(group, steps, batch)

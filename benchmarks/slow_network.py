@@ -44,6 +44,7 @@ def wire(seconds: float) -> Iterator[None]:
 
     ends = list[int]()
     for i, name in enumerate(NAMES):
+        subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)  # of a killed run
         system("ip", "netns", "add", name)
         end, device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK), f"wire{i}"
         fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH", device.encode(), _TAP | _NO_HEADER))

@@ -375,6 +375,25 @@ def test_the_first_guard_alone_names_its_process(says: str, guards: int, message
     assert done.stderr.count("has died") == messages, done.stderr
 
 
+SPEAKING = """
+import os, sys, time
+from fastcnn.distributed.guard import Guard
+
+first, second = (Guard(f"rank {i} has died", sys.argv[1]) for i in range(2))
+first.let_speak()
+limit = time.monotonic() + 100
+while f"@fastcnn-{sys.argv[1]}" not in open("/proc/net/unix").read():
+    assert time.monotonic() < limit
+    time.sleep(0.01)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no abstract sockets")
+def test_a_process_that_speaks_silences_the_guards_while_it_lives() -> None:
+    assert python("-c", SPEAKING, secrets.token_hex(8)).stderr == ""
+
+
 def test_beats_say_what_a_process_does(clock: Clock) -> None:
     boxes: list[list[tuple[int, Array]]] = [[], []]
     one = Watch(Memory(1, boxes), [(HERE, os.getpid())] * 2, PATIENCE, SilentGuard())
