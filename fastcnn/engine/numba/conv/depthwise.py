@@ -322,15 +322,15 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
             while pixel < h.outputs:
                 # The last tile ends with the row. The outputs that it shares with the tile before
                 # are computed twice, with the same result.
-                whole = h.outputs >= rows and h.outputs - pixel > half
-                height = rows if whole else half
+                is_high = h.outputs >= rows and h.outputs - pixel > half
+                height = rows if is_high else half
                 first = max(0, min(pixel, h.outputs - height))
                 for channel in range(block * item_channels, last, lanes):
                     x_start = n * v.pixels * s.x_row + channel
                     y_start = s.y_start + n * s.y_image + first_row * v.y_step + channel
                     for row in range(first_row, last_row):
                         at = _TileOffsets(x_start, y_start, channel)
-                        if whole:
+                        if is_high:
                             whole_tile(first, row, arrays, at, relu, s, v, h)
                         else:
                             half_tile(first, row, arrays, at, relu, s, v, h)

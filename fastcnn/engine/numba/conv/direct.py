@@ -567,15 +567,15 @@ def filter_gradient_plan(g: ConvGeometry, itemsize: int) -> FilterGradient:
     rows = g.kh * g.kw * division.channels
     tiles = -(-rows // tile.rows) * -(-division.columns // tile.columns)
     images = _images_of_slab(g, tiles, itemsize) if division.groups == 1 else g.n
-    whole, tail = divmod(g.n, images)
+    whole_slabs, tail = divmod(g.n, images)
     return FilterGradient(
         layout,
-        slabs=whole + (tail > 0),
-        whole_slabs=whole,
-        decision=_slabs_decision(g, itemsize, images, whole),
+        slabs=whole_slabs + (tail > 0),
+        whole_slabs=whole_slabs,
+        decision=_slabs_decision(g, itemsize, images, whole_slabs),
         tail=_slabs_decision(g, itemsize, tail, 1).plan if tail else None,
-        tail_x=whole * images * layout.height * layout.width * layout.pitch,
-        tail_dy=whole * images * g.oh * g.ow * g.oc,
+        tail_x=whole_slabs * images * layout.height * layout.width * layout.pitch,
+        tail_dy=whole_slabs * images * g.oh * g.ow * g.oc,
     )
 
 

@@ -109,10 +109,10 @@ def _pool(
     epilogue = SquareEpilogue(activation == "relu", pooled=True, indices=indices is not None)
     plan = forward_plan(g, x.itemsize, epilogue)
     for n in _run(plan, x, readable(w).reshape(-1), b, y, indices):
-        whole = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
-        y[n : n + 1] = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
+        unpooled = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
+        y[n : n + 1] = max_pool2d(unpooled, pool_geometry(unpooled.shape, 2, stride=2))
         if indices is not None:
-            indices[n] = _argmax_indices(whole[0])
+            indices[n] = _argmax_indices(unpooled[0])
 
 
 def _argmax_indices(image: Array) -> Array:

@@ -235,15 +235,15 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     )
     pass_bytes = min(max(LEAST_PASS, sum_bytes), MOST_PASS)
     in_pass = max(1, pass_bytes // ((blocks.length + dy_blocks.length) * itemsize)) * in_block
-    at_once = min(in_pass, max(1, STRETCH // in_block) * in_block, total)
+    squares_at_once = min(in_pass, max(1, STRETCH // in_block) * in_block, total)
     return GradientPlan(
         _winograd_gradient(squares.side, g.kh, host.tile_rows, vectors, lanes),
         partition,
         record(partition),
         slabs,
         refusal,
-        at_once,
-        stretch=at_once * max(1, STRETCH // at_once),
+        squares_at_once,
+        stretch=squares_at_once * max(1, STRETCH // squares_at_once),
         square_work=8 * points * (g.ic + g.oc),
         product_work=points * g.ic * column_blocks * width // 2,
     )

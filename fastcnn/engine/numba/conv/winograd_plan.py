@@ -301,8 +301,8 @@ def launches_of(plan: WinogradPlan, threads: int) -> list[LaunchPlan]:
         last = min(plan.squares, first + plan.at_once)
         count = last - first
         at_once = _squares_at_once(partition.blocks.squares)
-        whole, rest = divmod(count, partition.blocks.squares)
-        items = whole * (partition.blocks.squares // at_once) - (-rest // at_once)
+        full_blocks, squares_at_end = divmod(count, partition.blocks.squares)
+        items = full_blocks * (partition.blocks.squares // at_once) - (-squares_at_end // at_once)
         launch = _ALL_SQUARES._replace(at_once=at_once)
         result.append(_launch_plan(plan, threads, launch, first, last, items, count * work.square))
         operations = count * blocks * work.product
@@ -322,11 +322,11 @@ def _launch_plan(
     plan: WinogradPlan, threads: int, launch: Launch, first: int, last: int, items: int, work: int
 ) -> LaunchPlan:
     sizes, shares = sizes_of(plan, threads), min(threads, items)
-    whole = launch._replace(
+    complete = launch._replace(
         first=first, last=last, items=items, shares=shares, products_at=sizes.products_at,
         border_at=sizes.border_at,
     )  # fmt: skip
-    return LaunchPlan(record(whole), shares, work)
+    return LaunchPlan(record(complete), shares, work)
 
 
 def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> CallScratch:

@@ -80,8 +80,8 @@ def _few_samples(rows: int, lanes: int) -> Kernel:
         samples, inputs, outputs, grain = c.samples, c.inputs, c.outputs, c.grain
         all_inputs = c.all_inputs
         nothing, totals = tile_from_row(rows, 1, lanes, b, 0, 0), totals_room(room)
-        whole = outputs // lanes * lanes
-        last, overlap = outputs - lanes, lanes - (outputs - whole)
+        full_outputs = outputs // lanes * lanes
+        last, overlap = outputs - lanes, lanes - (outputs - full_outputs)
         in_dy = rows_line(rows, 0, outputs)
         if samples < rows:  # rows beyond the last sample repeat it
             in_dy = rows_walk(rows, 0, 0, 0, samples, 1, samples, 0, 0, outputs)
@@ -90,11 +90,11 @@ def _few_samples(rows: int, lanes: int) -> Kernel:
             first, tile = min(vector * lanes, inputs - lanes), nothing
             if outputs > STRETCH:
                 totals_begin(tile, totals, 0)
-            for begin in range(0, whole, STRETCH):
-                for column in range(begin, min(whole, begin + STRETCH), lanes):
+            for begin in range(0, full_outputs, STRETCH):
+                for column in range(begin, min(full_outputs, begin + STRETCH), lanes):
                     j = first * outputs + column
                     tile = rank1_square(tile, dy, in_dy, column, w, j, outputs, 0)
-                if outputs > STRETCH and begin + STRETCH <= whole:
+                if outputs > STRETCH and begin + STRETCH <= full_outputs:
                     tile = totals_add(tile, totals, 0)
             if overlap < lanes:
                 j = first * outputs + last

@@ -82,8 +82,8 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
     Reads x (samples, inputs), w (inputs, columns) and b (columns,), writes y (samples, columns).
     """
-    at_once = vectors * lanes // columns
-    stretch = STRETCH // at_once
+    samples_of_tile = vectors * lanes // columns
+    stretch = STRETCH // samples_of_tile
     room = rows * -(-columns // lanes) * lanes
 
     def make_tile(height: int) -> DeviceFunction:
@@ -100,16 +100,21 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
         ) -> None:
             # The bias starts the sums of the first input of each group.
             tile = tile_from_row(height, vectors, lanes, b, 0, columns)
-            in_x, i, j, left = rows_line(height, 0, inputs), sample * inputs, 0, inputs % at_once
+            in_x, i, j, left = (
+                rows_line(height, 0, inputs),
+                sample * inputs,
+                0,
+                inputs % samples_of_tile,
+            )
             if inputs > STRETCH:
                 totals_begin(tile_unpacked(columns, lanes, tile), totals, 0)
-            groups = inputs // at_once
+            groups = inputs // samples_of_tile
             while groups > 0:
                 some = min(groups, stretch)
                 for _ in range(some):
                     tile = rank1_packed(columns, tile, x, in_x, i, w, j)
-                    i += at_once
-                    j += at_once * columns
+                    i += samples_of_tile
+                    j += samples_of_tile * columns
                 groups -= some
                 if inputs > STRETCH:
                     totals_add(tile_unpacked(columns, lanes, tile), totals, 0)
@@ -135,10 +140,10 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
         totals = totals_room(room)
         for item in range(start, stop):
             first, last = item * grain, min(samples, (item + 1) * grain)
-            whole = first + (last - first) // rows * rows
-            for sample in range(first, whole, rows):
+            end_of_tiles = first + (last - first) // rows * rows
+            for sample in range(first, end_of_tiles, rows):
                 full_tile(sample, x, w, b, y, relu, totals, inputs)
-            for sample in range(whole, last):
+            for sample in range(end_of_tiles, last):
                 single_tile(sample, x, w, b, y, relu, totals, inputs)
 
     return packed

@@ -83,9 +83,9 @@ def offsets_of(table: Words, first: int, last: int, index: int) -> RowOffsets:
     """
     y, a, b = 0, 0, 0
     for axis in range(last - 1, first, -1):
-        rest = index // table[4 * axis]
-        i = index - rest * table[4 * axis]
-        index = rest
+        quotient = index // table[4 * axis]
+        i = index - quotient * table[4 * axis]
+        index = quotient
         y += i * table[4 * axis + 1]
         a += i * table[4 * axis + 2]
         b += i * table[4 * axis + 3]

@@ -132,11 +132,11 @@ def sum_of(terms: Sequence[Array]) -> Array:
     """
     total, *rest = terms
     while rest:
-        some, rest = rest[: _TOGETHER - 1], rest[_TOGETHER - 1 :]
-        flat = [readable(array).reshape(-1) for array in (total, *some)]
+        terms_of_call, rest = rest[: _TOGETHER - 1], rest[_TOGETHER - 1 :]
+        flat = [readable(array).reshape(-1) for array in (total, *terms_of_call)]
         flat += [flat[0]] * (_TOGETHER - len(flat))
         total = empty_like_type(total, *total.shape)
-        n_terms, work = 1 + len(some), len(some) * total.size
+        n_terms, work = 1 + len(terms_of_call), len(terms_of_call) * total.size
         parallel_for(summed_numbers, total.size, work, *flat, n_terms, total.reshape(-1))
     return total
 

@@ -177,8 +177,8 @@ def moments(x: Array, parts: int = 1) -> Array:
     of_chunks = totals.reshape(parts, sizes.chunks, 2, together, channels)
     # The numbers at each place of each chunk's wide rows, as _rows_of counts them.
     starts = sizes.grain * sizes.width * np.arange(sizes.chunks)[:, np.newaxis]
-    left = sizes.size - starts - channels * np.arange(together)
-    counts = np.clip(-(-left // sizes.width), 0, sizes.grain)[..., np.newaxis]
+    numbers_left = sizes.size - starts - channels * np.arange(together)
+    counts = np.clip(-(-numbers_left // sizes.width), 0, sizes.grain)[..., np.newaxis]
     means, result = of_chunks[:, :, 0], np.empty((parts, 3, channels))
     result[:, 0] = rows
     result[:, 1] = (counts * means).sum(axis=(1, 2)) / rows
@@ -362,7 +362,7 @@ def chunk_moments(start: int, stop: int, x: Array, totals: Array, numbers: Array
             mean[i] = 0
             squares[i] = 0
         rows = (end - first) // width
-        rest = end - first - rows * width
+        tail = end - first - rows * width
         at = first
         for _ in range(rows // 4):
             second, third, fourth = at + width, at + 2 * width, at + 3 * width
@@ -373,8 +373,8 @@ def chunk_moments(start: int, stop: int, x: Array, totals: Array, numbers: Array
         while at < end:
             _add_one(mean, x[at : min(at + width, end)])
             at += width
-        _divide(mean[:rest], rows + 1)
-        _divide(mean[rest:], rows)
+        _divide(mean[:tail], rows + 1)
+        _divide(mean[tail:], rows)
         at = first
         for _ in range(rows // 2):
             second = at + width

@@ -105,8 +105,8 @@ def permute(x: Array, order: tuple[int, ...]) -> Array:
         return y
     plan = permutation(x.shape, order, x.itemsize)
     flat = readable(x).reshape(-1), y.reshape(-1)
-    more = () if plan.numbers is None else (plan.axes, plan.numbers)
-    parallel_for(plan.function, plan.items, x.size, *flat, *more)
+    tables = () if plan.numbers is None else (plan.axes, plan.numbers)
+    parallel_for(plan.function, plan.items, x.size, *flat, *tables)
     return y
 
 

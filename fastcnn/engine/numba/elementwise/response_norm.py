@@ -38,8 +38,8 @@ def local_response_norm_backward(
     """``dx`` on rows (R, C)."""
     dx, plan = empty_like_type(x, *x.shape), response(x.shape, size, alpha, beta, bias, x.itemsize)
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
-    more, work = (plan.scratch(2), record(plan.sizes)), (_POWER + 2 * size) * x.size
-    parallel_for(_response_gradient_rows(beta == 0.75), plan.items, work, *operands, *more)
+    tables, work = (plan.scratch(2), record(plan.sizes)), (_POWER + 2 * size) * x.size
+    parallel_for(_response_gradient_rows(beta == 0.75), plan.items, work, *operands, *tables)
     return dx
 
 

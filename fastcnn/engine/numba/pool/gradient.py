@@ -229,10 +229,10 @@ def _argmax_gradient(vectors: int, lanes: int) -> Kernel:
                             tile_store(tile_where(dy_tile, index, 2 * i + j), dx, pixel, 0, columns)
                     at += g.c
                     target += 2 * g.c
-            rest = (g.w - 2 * g.ow) * g.c
-            if rest > 0:
+            beside = (g.w - 2 * g.ow) * g.c
+            if beside > 0:
                 for i in range(2):
-                    zero_run(dx, first + (i + 1) * row - rest, rest)
+                    zero_run(dx, first + (i + 1) * row - beside, beside)
             if oh == g.oh - 1 and g.h > 2 * g.oh:
                 zero_run(dx, first + 2 * row, (g.h - 2 * g.oh) * row)
 

@@ -57,17 +57,17 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
     before each kernel and at the end; without it a line on the standard error says that kernels
     compile, if it takes long.
     """
-    left = sorted(missing(requests), key=_length, reverse=True)
-    total = len(left)
+    waiting = sorted(missing(requests), key=_length, reverse=True)
+    total = len(waiting)
     if not total:
         return 0
-    helper = _start_helper(left)
+    helper = _start_helper(waiting)
     try:
         with nullcontext() if progress is None else compile_notice.notice.silenced():
-            while left:
+            while waiting:
                 if progress is not None:
-                    progress(total - len(left), total)
-                left = _compile_one(left)
+                    progress(total - len(waiting), total)
+                waiting = _compile_one(waiting)
         if progress is not None:
             progress(total, total)
     finally:

@@ -138,16 +138,16 @@ class Choice(NamedTuple):
         'winograd 14×2×16: m=4, r=3'
         """
         sides = [str(self.literals[side]) for side in _SIDES if side in self.literals]
-        others = []
+        details = []
         for name, value in self.literals.items():
             if name in _SIDES:
                 continue
             if not isinstance(value, int):
-                others.append(str(value))
+                details.append(str(value))
             elif value:
-                others.append(name if value is True else f"{name}={value}")
+                details.append(name if value is True else f"{name}={value}")
         name = f"{self.name} {'×'.join(sides)}" if sides else self.name
-        return name + (f": {', '.join(others)}" if others else "")
+        return name + (f": {', '.join(details)}" if details else "")
 
 
 _SIDES = ("rows", "vectors", "lanes")

@@ -87,8 +87,8 @@ def step(kernel: Kernel, examples: tuple[object, ...], stop: int, *operands: Ope
     """
     if len(operands) != len(examples):
         raise TypeError(f"a step needs {len(examples)} operands, got {len(operands)}")
-    rest = (number(0),) * (OPERANDS - len(operands))
-    bases, offsets = zip(*operands, *rest, strict=True)
+    padding = (number(0),) * (OPERANDS - len(operands))
+    bases, offsets = zip(*operands, *padding, strict=True)
     return np.array([step_address(kernel, *examples), 0, stop, *bases, *offsets])
 
 

@@ -171,9 +171,9 @@ def tile_doubt(doubt: TileType, tile: TileType) -> Declaration:
         emit = Emitter(code, tile)
         vectors = emit.unpack(code.arguments[1])
         while len(vectors) > 1:
-            rest = vectors[len(vectors) // 2 * 2 :]
+            unpaired = vectors[len(vectors) // 2 * 2 :]
             pairs = zip(vectors[0::2], vectors[1::2], strict=False)
-            vectors = [code.builder.fadd(a, b) for a, b in pairs] + rest
+            vectors = [code.builder.fadd(a, b) for a, b in pairs] + unpaired
         zero, old = ir.Constant(emit.vector, None), code.builder.extract_value(code.arguments[0], 0)
         return Emitter(code, doubt).pack([emit.fma(vectors[0], zero, old)])
 

@@ -130,16 +130,16 @@ class Emitter:
         for v in range(self.tile.vectors):
             vectors = [row[v] for row in rows]
             starts = [self.offset(offset, v) for offset in offsets]
-            left = self.builder.sub(columns, WORD(v * lanes))
-            full = self.builder.icmp_signed(">=", left, WORD(lanes))
+            columns_left = self.builder.sub(columns, WORD(v * lanes))
+            full = self.builder.icmp_signed(">=", columns_left, WORD(lanes))
             with self.builder.if_else(full) as (whole, partial):
                 with whole:
                     for vector, start in zip(vectors, starts, strict=True):
                         self.store(vector, data, start)
                 with partial:
-                    some = self.builder.icmp_signed(">", left, WORD(0))
-                    with self.builder.if_then(some):
-                        self._store_halves(vectors, data, starts, left)
+                    any_left = self.builder.icmp_signed(">", columns_left, WORD(0))
+                    with self.builder.if_then(any_left):
+                        self._store_halves(vectors, data, starts, columns_left)
 
     def _store_halves(self, vectors: Values, data: Value, offsets: Values, left: Value) -> None:
         """Store the first ``left`` numbers of each vector in halves, fourths and so on."""

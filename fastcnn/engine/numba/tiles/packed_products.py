@@ -19,8 +19,8 @@ from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 def _plain_rank1_packed(
     columns: int, tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int
 ) -> Array:
-    left = tile.shape[1] // columns
-    return _plain_rank1_packed_masked(columns, tile, x, offsets, i, w, j, left)
+    steps_left = tile.shape[1] // columns
+    return _plain_rank1_packed_masked(columns, tile, x, offsets, i, w, j, steps_left)
 
 
 @intrinsic(_plain_rank1_packed)
