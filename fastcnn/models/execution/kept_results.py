@@ -15,7 +15,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import memory
 from fastcnn.core.settings import get_num_threads
-from fastcnn.engine.numba.runtime import rehearsal
+from fastcnn.engine.numba.runtime import arrays, rehearsal
 
 Compute = Callable[[Sequence[Array]], "list[Array] | None"]
 
@@ -72,21 +72,25 @@ class KeptResults:
         keys = [_digest(parts) for parts in zip(*inputs, strict=True)]
         missing = [i for i, key in enumerate(keys) if key not in kept]
         if missing:
-            whole = len(missing) == len(keys)
-            new = self._compute(inputs if whole else [array[missing] for array in inputs])
+            all_missing = len(missing) == len(keys)
+            new = self._compute(
+                inputs
+                if all_missing
+                else [_together([array[i] for i in missing]) for array in inputs]
+            )
             if new is None:
                 return None
             rows_of_keys = {
                 keys[i]: row for i, row in zip(missing, zip(*new, strict=True), strict=True)
             }
             if len(kept) + len(missing) <= self._most:
-                copies = {key: tuple(map(np.array, row)) for key, row in rows_of_keys.items()}
+                copies = {key: tuple(map(_copy_of, row)) for key, row in rows_of_keys.items()}
                 kept.update(copies)
-            if whole:
+            if all_missing:
                 return new
             kept = {key: rows_of_keys.get(key) or kept[key] for key in keys}
         rows = [kept[key] for key in keys]
-        return [np.stack(parts) for parts in zip(*rows, strict=True)]
+        return [_together(parts) for parts in zip(*rows, strict=True)]
 
     def _kept_of_these_numbers(self) -> dict[bytes, tuple[Array, ...]]:
         """The kept results, without those that other numbers of the layers have given."""
@@ -99,9 +103,22 @@ class KeptResults:
         return self._kept
 
 
-def _digest(arrays: Iterable[Array]) -> bytes:
+def _together(rows: Sequence[Array]) -> Array:
+    """Arrays of one shape and dtype as the rows of one array."""
+    result = arrays.allocate((len(rows), *rows[0].shape), rows[0].dtype)
+    for i, row in enumerate(rows):
+        result[i] = row
+    return result
+
+
+def _copy_of(row: Array) -> Array:
+    """A copy, which no kernel reads."""
+    return np.array(row)
+
+
+def _digest(numbers: Iterable[Array]) -> bytes:
     """A digest of the numbers of arrays."""
     result = sha256()
-    for array in arrays:
+    for array in numbers:
         result.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     return result.digest()

@@ -5,7 +5,8 @@ rows that lie far apart, and with the next tile of rows again. Here the weights 
 enough for the cache, are multiplied with up to :data:`ROWS` samples, whose sums lie in scratch
 meanwhile (docs/measurements.md, "Large weights are read once"). These weights and the samples'
 inputs are first packed into scratch, because rows that lie a power of 2 apart share few places of
-the cache. A single sample reads its weights once, so nothing is packed for it.
+the cache (docs/measurements.md, "Pieces of large weights are packed"). A single sample reads its
+weights once, so nothing is packed for it.
 
 A K-split cuts the inputs, so that threads have something to share where the columns are few, and so
 that no sum is longer than a stretch (:mod:`fastcnn.core.long_sums`). Each split has sums of its
