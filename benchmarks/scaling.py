@@ -228,8 +228,9 @@ These figures are computed, not measured. With T₁ on one thread and T on {thre
 gives the serial time S = ({threads} T − T₁) ÷ {threads - 1}, and T(p) = S + (T₁ − S) ÷ p on p
 cores. It counts everything as serial that a second thread did not halve: the call, the launch,
 tails, and shared memory. Problems whose arrays exceed {CACHED / 1e6:.0f} MB take at least their
-bytes ÷ the bandwidth. The first figure of a cell is for a memory as fast as here; the second for
-one that is faster by the number of cores.
+bytes ÷ the bandwidth, unless they were quicker than that here, because a cache held them. The
+first figure of a cell is for a memory as fast as here; the second for one that is faster by the
+number of cores.
 
 | {" | ".join(heads)} |
 | --- | {" | ".join(["---:"] * (len(heads) - 1))} |
@@ -244,10 +245,9 @@ their figures are bounds.
 def _cells(p: Point, threads: int, copy: float) -> list[str]:
     cells = [p.kernel, str(p.batch), duration(p.one), duration(p.all), f"{p.gain:.2f} ×"]
     cells.append(f"{p.serial / p.one:.0%}")
+    here = copy * 1e9 if p.bytes / p.all <= copy * 1e9 else math.inf  # else a cache serves it
     for cores in CORES:
-        same, grown = (
-            p.one / p.on(cores, copy * 1e9 * factor) for factor in (1.0, cores / threads)
-        )
+        same, grown = (p.one / p.on(cores, here * factor) for factor in (1.0, cores / threads))
         cells.append(f"{same:.1f} × to {grown:.1f} ×" if grown > 1.05 * same else f"{same:.1f} ×")
     return cells
 
