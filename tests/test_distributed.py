@@ -34,10 +34,11 @@ from fastcnn.layers import (
     Residual,
     Spec,
 )
+from fastcnn.models.execution import Executor
 from fastcnn.models.shard_step import ShardSteps
 from fastcnn.optimizers import SGD
 from fastcnn.train.progress import checksum_of_weights
-from fastcnn.train.shards import Shard, Shards
+from fastcnn.train.shards import Shard, Sharding, Shards
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (45, 9, 7, 1), dtype=np.uint8)
@@ -141,6 +142,37 @@ def test_buckets_leave_before_the_last_part(monkeypatch: pytest.MonkeyPatch) -> 
 def test_any_number_of_processes_gives_the_same_bits(net: Callable[..., Model], size: int) -> None:
     expected = fit(net(), alone(shards=5))
     assert together(lambda group: fit(net(), group), size, 5) == [expected] * size
+
+
+def test_shards_of_a_batch_draw_different_numbers() -> None:
+    sharding = Sharding(alone(shards=3), lambda shards: (0.0, 0.0), True, lambda: None)
+
+    def draws(numbers: list[int]) -> list[list[float]]:
+        generators = sharding.generators(np.random.default_rng(4), numbers)
+        return [one.random(5).tolist() for one in generators if one is not None]
+
+    of_all = draws([0, 1, 2])
+    assert len({tuple(row) for row in of_all}) == 3
+    assert draws([1]) == of_all[1:2]  # whichever process has the shard
+
+
+def test_a_step_that_starts_again_layer_by_layer_draws_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group, calls = alone(shards=5), list[str]()
+
+    def undecided(executor: Executor) -> bool:
+        calls.append("undecided")
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Executor, "gradient_is_decided", undecided)
+        results = [fit(plain(None), group)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "_executor", lambda model, trunk: None)
+        results.append(fit(plain(None), group))
+    assert calls
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("shards", [2, 3, 5])

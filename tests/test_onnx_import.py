@@ -358,6 +358,24 @@ def test_patterns_become_layers(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("by_a_node", [False, True])
+def test_others_may_take_values_between_the_nodes_of_a_pattern(
+    name: str, by_a_node: bool, tmp_path: Path
+) -> None:
+    nodes, _ = PATTERNS[name]
+    constants = ONE | {"gamma": normal(6), "beta": normal(6), "w": normal(6, 6)}
+    x = 4 * normal(3, 5, 6)
+    for inner in nodes[:-1]:
+        between = inner.output[0]
+        every = [*nodes, node("Tanh", between, "t")] if by_a_node else nodes
+        outputs = ["y", "t" if by_a_node else between]
+        path = write(tmp_path / "pattern.onnx", every, {"x": ["N", 5, 6]}, outputs, constants)
+        results, expected = fastcnn.load_onnx(path).predict(x), reference(path, x=x)
+        for result, one in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, one, rtol=1e-4, atol=1e-5)
+
+
 def test_a_factor_of_one_stays_where_it_adds_an_axis_or_is_an_output(tmp_path: Path) -> None:
     nodes = [node("ReduceSum", "x", "s", keepdims=0), node("Mul", "s ones", "m")]
     nodes += [node("Exp", "m", "y")]

@@ -133,8 +133,15 @@ class _Work:
         inputs: Sequence[str],
         attributes: dict[str, Attribute],
     ) -> None:
-        """Put one node in the place of ``last`` and ``removed``; only these use their results."""
+        """Put one node in the place of ``last`` and ``removed``.
+
+        Nothing is replaced if another node takes a result of ``removed``, or the file returns it.
+        """
         key = last.outputs[0]
+        inside = {key, *(node.outputs[0] for node in removed)}
+        for name in (name for node in removed for name in node.outputs):
+            if name in self.ends or not inside.issuperset(self.users[name]):
+                return
         for node in removed:
             if node.outputs[0] in self.nodes:
                 self._remove(node.outputs[0])
@@ -309,7 +316,7 @@ def _layer_norm(work: _Work, node: OnnxNode) -> None:
     if axis is None or node.operator != "ReduceMean":
         return
     x, users = node.inputs[0], work.users[node.outputs[0]]
-    if not users or node.outputs[0] in work.ends:
+    if not users:
         return
     differences = [work.nodes[key] for key in users]
     if any(one.operator != "Sub" or one.inputs != (x, node.outputs[0]) for one in differences):
@@ -336,9 +343,6 @@ def _layer_norm(work: _Work, node: OnnxNode) -> None:
     if shift is None or beta is None:
         return
     gone = [node, *differences, *chain, quotient, scale]
-    inside = {one.outputs[0] for one in (*gone, shift)}
-    if any(set(work.users[one.outputs[0]]) - inside for one in gone):
-        return
     attributes: dict[str, Attribute] = {"axis": axis, "epsilon": epsilon[1], "only": 1}
     work.replace(shift, gone, "LayerNormalization", [x, gamma, beta], attributes)
 

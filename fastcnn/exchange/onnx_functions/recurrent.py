@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ class _Formula(NamedTuple):
 
 
 _FORMULAS = {
-    "sigmoid": _Formula(lambda x: 0.5 * (1 + np.tanh(0.5 * x)), lambda y: y * (1 - y)),
+    "sigmoid": _Formula(lambda x: 0.5 * np.tanh(0.5 * x) + 0.5, lambda y: y * (1 - y)),
     "tanh": _Formula(np.tanh, lambda y: 1 - y * y),
     "relu": _Formula(lambda x: np.maximum(x, 0), lambda y: y > 0),
 }
@@ -63,19 +64,28 @@ class _Direction:
     peepholes: Array
     formulas: list[_Formula]
 
+    @cached_property
+    def bound(self) -> float:
+        """The largest input of a formula, or 0 where the node sets none."""
+        return self.node.number("clip", 0.0)
+
+    @cached_property
+    def has_peepholes(self) -> bool:
+        """Whether gates of an LSTM see the cell."""
+        return bool(self.peepholes.any())
+
     def part(self, array: Array, gate: int) -> Array:
         """The part of a gate, along the last axis."""
         return array[..., gate * self.units : (gate + 1) * self.units]
 
     def gate(self, formula: int, x: Array) -> Array:
         """The value of a formula, whose input stays within the node's bounds."""
-        bound = self.node.number("clip", 0.0)
-        return np.asarray(self.formulas[formula].value(x.clip(-bound, bound) if bound > 0 else x))
+        bound = self.bound
+        return self.formulas[formula].value(x.clip(-bound, bound) if bound > 0 else x)
 
     def slope(self, formula: int, x: Array, y: Array) -> Array:
         """The slope of :meth:`gate` for an input and its value."""
-        bound = self.node.number("clip", 0.0)
-        slope = self.formulas[formula].slope(y)
+        bound, slope = self.bound, self.formulas[formula].slope(y)
         return np.asarray(slope * (np.abs(x) <= bound) if bound > 0 else slope)
 
     def step(self, x: Array, state: State) -> State:
@@ -133,19 +143,26 @@ class _Direction:
     def _resets_late(self) -> bool:
         return bool(self.node.integer("linear_before_reset", 0))
 
-    def _lstm_gates(self, x: Array, h: Array, c: Array) -> tuple[list[Array], list[Array], Array]:
-        """The inputs and the values of the gates in their order, and the next cell.
+    def _lstm_gates(self, x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        """The inputs and the values of the gates side by side, (N, 4 * H) each, and the next cell.
 
         The gates are those that let in, let out and keep, and the new cell.
         """
-        x, p = x + h @ self.r.T + self.bias, self.peepholes
-        inner = [self.part(x, 0) + self.part(p, 0) * c, self.part(x, 1),
-                 self.part(x, 2) + self.part(p, 2) * c, self.part(x, 3)]  # fmt: skip
-        enter, new = self.gate(0, inner[0]), self.gate(1, inner[3])
-        keep = 1 - enter if self._shares_gate else self.gate(0, inner[2])
-        c = keep * c + enter * new
-        inner[1] = inner[1] + self.part(p, 1) * c
-        return inner, [enter, self.gate(0, inner[1]), keep, new], c
+        inner, gates, p = x + h @ self.r.T + self.bias, np.empty_like(x), self.peepholes
+        if self.has_peepholes:
+            for gate in (0, 2):
+                self.part(inner, gate)[...] += self.part(p, gate) * c
+        old = 3 * self.units  # the first three gates have one formula
+        gates[:, :old] = self.gate(0, inner[:, :old])
+        gates[:, old:] = self.gate(1, inner[:, old:])
+        enter = self.part(gates, 0)
+        if self._shares_gate:
+            self.part(gates, 2)[...] = 1 - enter
+        c = self.part(gates, 2) * c + enter * gates[:, old:]
+        if self.has_peepholes:  # the gate that lets out sees the next cell
+            self.part(inner, 1)[...] += self.part(p, 1) * c
+            self.part(gates, 1)[...] = self.gate(0, self.part(inner, 1))
+        return inner, gates, c
 
     @property
     def _shares_gate(self) -> bool:
@@ -153,12 +170,15 @@ class _Direction:
 
     def lstm(self, x: Array, h: Array, c: Array) -> State:
         _, gates, c = self._lstm_gates(x, h, c)
-        return gates[1] * self.formulas[2].value(c), c
+        return self.part(gates, 1) * self.formulas[2].value(c), c
 
     def lstm_back(self, x: Array, state: State, d_next: State, sums: _Sums) -> tuple[Array, State]:
         (h, c), (dy, dc), p = state, d_next, self.peepholes
-        inner, (enter, leave, keep, new), c_next = self._lstm_gates(x, h, c)
-        shown = np.asarray(self.formulas[2].value(c_next))
+        inputs, values, c_next = self._lstm_gates(x, h, c)
+        inner, (enter, leave, keep, new) = (
+            [self.part(one, gate) for gate in range(4)] for one in (inputs, values)
+        )
+        shown = self.formulas[2].value(c_next)
         d_leave = dy * shown * self.slope(0, inner[1], leave)
         dc = dc + dy * leave * self.formulas[2].slope(shown) + d_leave * self.part(p, 1)
         d_enter, d_keep = dc * new, dc * c
@@ -216,13 +236,10 @@ class _Recurrence:
                 self.node, self.r.shape[-1], self.r[i], self.bias[i, rows:], self.peepholes[i],
                 _formulas(self.node, i),
             )  # fmt: skip
-            steps = range(len(self.x))
-            yield (
-                i,
-                one,
-                self.x @ self.w[i].T + self.bias[i, :rows],
-                (steps[::-1] if backwards else steps),
-            )
+            # One product for all steps reads the weights once.
+            products = self.x.reshape(-1, self.x.shape[2]) @ self.w[i].T + self.bias[i, :rows]
+            of_steps, steps = products.reshape(*self.x.shape[:2], rows), range(len(self.x))
+            yield i, one, of_steps, steps[::-1] if backwards else steps
 
     def runs(self, t: int) -> Array:
         """(N, 1): whether each sample has step ``t``."""
@@ -232,9 +249,10 @@ class _Recurrence:
         """The states before each step of a direction, and after the last."""
         result = [(self.start[0][i], self.start[1][i])]
         for t in steps:
-            (h, c), runs = result[-1], self.runs(t)
+            h, c = result[-1]
             new_h, new_c = one.step(x[t], (h, c))
             if self.lengths is not None:
+                runs = self.runs(t)
                 new_h, new_c = np.where(runs, new_h, h), np.where(runs, new_c, c)
             result.append((new_h, new_c))
         return result
