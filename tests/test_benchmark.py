@@ -333,6 +333,25 @@ def an_image_net(path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("_no_peak")
+def test_a_file_of_a_net_of_bytes_takes_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx", reason="files are read through the package onnx")
+    net = fastcnn.Sequential([Conv2D(2, 3), Flatten(), Dense(3)], (7, 6, 1), seed=0)
+    net.trained_on = "uint8"
+    net.save_onnx(tmp_path / "net.onnx")
+    entry, _ = timed_model(tmp_path / "net.onnx", monkeypatch, "--threads", "1")
+    installed = {peers.PEERS[name].family for name in peers.READERS if peers.missing(name) is None}
+    assert {figure.name for figure in entry.figures} == {
+        "fastcnn",
+        ALONE,
+        STRICT,
+        "im2col",
+    } | installed
+    assert not [absent for absent in entry.absent if absent.wrong]
+
+
+@pytest.mark.usefixtures("_no_peak")
 @pytest.mark.parametrize("kind", ["onnx", "safetensors"])
 def test_a_model_of_a_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx", reason="files are read through the package onnx")

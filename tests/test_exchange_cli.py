@@ -97,7 +97,7 @@ def test_convert(saved: Path, layout: str) -> None:
         ("net.pt", "net.onnx", "fastcnn.load_weights(model, "),
         ("net.weights.h5", "net.onnx", "fastcnn.load_weights(model, "),
         ("net.onnx", "other.tflite", "OUT must end in .safetensors"),
-        ("net.pkl", "net.onnx", "IN must end in .safetensors"),
+        ("net.pkl", "net.onnx", "which holds weights"),
         ("net.safetensors", "net.tflite", "OUT must end in .onnx"),
         ("net.safetensors", "nowhere/net.onnx", "OUT must name a file"),
         ("none.safetensors", "net.onnx", "No such file"),
@@ -109,6 +109,13 @@ def test_what_is_not_converted(saved: Path, source: str, target: str, message: s
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (saved.parent / target).exists()
+
+
+def test_convert_reads_a_model_under_any_name(saved: Path) -> None:
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    source, target = saved.rename(saved.parent / "net.model"), saved.parent / "net.onnx"
+    assert run("convert", source, target).exit_code == 0
+    assert run("convert", target, saved.parent / "back.safetensors").exit_code == 0
 
 
 @pytest.fixture

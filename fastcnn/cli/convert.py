@@ -22,7 +22,7 @@ class Of(StrEnum):
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A .safetensors file of fastcnn, or an .onnx file.")
+        Path, typer.Argument(metavar="IN", help="A file that fastcnn saved, or an .onnx file.")
     ],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The .onnx or .safetensors file to write.")
@@ -76,21 +76,18 @@ def convert(
 
 def _check_kinds(source: Path, target: Path) -> None:
     """Raise ``ValueError`` with advice for files that are not converted."""
-    kinds = source.suffix.lower(), target.suffix.lower()
-    if kinds in ((".safetensors", ".onnx"), (".onnx", ".safetensors")):
-        return
-    if kinds[0] in (".pt", ".pth", ".bin", ".h5", ".keras", ".ckpt"):
+    kind, new_kind = source.suffix.lower(), target.suffix.lower()
+    if kind in (".pt", ".pth", ".bin", ".h5", ".keras", ".ckpt", ".pkl"):
         raise ValueError(
             f"IN must be a model of fastcnn or ONNX, got {str(source)!r}, which holds weights; "
             f"write the net in layers of fastcnn, and call fastcnn.load_weights(model, "
             f"{str(source)!r})"
         )
-    if kinds[0] not in (".safetensors", ".onnx"):
+    if (kind == ".onnx") == (new_kind == ".onnx") or new_kind not in (".onnx", ".safetensors"):
+        other, what = (".safetensors", "is an") if kind == ".onnx" else (".onnx", "is no")
         raise ValueError(
-            f"IN must end in .safetensors, as model.save writes, or in .onnx, got {str(source)!r}"
+            f"OUT must end in {other}, because IN {what} .onnx file, got {str(target)!r}"
         )
-    other = ".onnx" if kinds[0] == ".safetensors" else ".safetensors"
-    raise ValueError(f"OUT must end in {other}, because IN ends in {kinds[0]}, got {str(target)!r}")
 
 
 def _to_onnx(

@@ -118,7 +118,9 @@ def _print(facts: dict[str, Any], width: int | None) -> None:
         for name, shape in facts[kind].items():
             typer.echo(f"  {kind[:-1]:<6} {name}  {tuple(shape)}")
     trained_on = facts["trained_on"]
-    typer.echo(f"  trained on {trained_on or 'nothing that it knows of'}")
+    kinds = trained_on if isinstance(trained_on, tuple) else (trained_on,)
+    names = [kind or "nothing that it knows of" for kind in kinds]
+    typer.echo(f"  trained on {', '.join(names) if len(set(names)) > 1 else names[0]}")
     if facts["preparation"] is not None:
         line = f"  pictures: {_pictures(facts['preparation'])}"
         typer.echo("\n".join(lines_of(line, width, 2)))

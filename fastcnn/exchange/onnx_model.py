@@ -584,7 +584,7 @@ class OnnxModel(Model):
             shape = (batch, *sizes[1:]) if sizes else ()
             if self._channels_last and not self._whole and len(shape) == 4:
                 shape = shape[0], shape[2], shape[3], shape[1]
-            kind = declared.dtype
+            kind = np.dtype(np.uint8) if self._scales_bytes else declared.dtype
             if kind.kind in "iub":
                 numbers = rng.integers(0, 256 if kind == np.uint8 else 2, shape)
                 result[declared.name] = np.asarray(numbers).astype(kind)
