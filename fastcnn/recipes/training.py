@@ -437,7 +437,7 @@ class _Watch(Callback):
         self.resumed = None if resumed is None else Path(resumed)
         self.begun = False
         self.interrupted = False
-        self.at_once = False  # ended in the middle of a batch, so no checkpoint can be written
+        self.ends_in_batch = False  # if so, no checkpoint can be written
         self.checkpoint: Path | None = None
         self._last = perf_counter()
 
@@ -450,9 +450,9 @@ class _Watch(Callback):
         """
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            self.at_once = self.interrupted or not self.begun
+            self.ends_in_batch = self.interrupted or not self.begun
             self.interrupted = True
-            if self.at_once:
+            if self.ends_in_batch:
                 usual = before[signal.Signals(number)]
                 if callable(usual):
                     usual(number, frame)
@@ -482,7 +482,7 @@ class _Watch(Callback):
 
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         self.interrupted |= model.stop_training  # another process of the group has had the signal
-        if self.interrupted and not self.at_once:
+        if self.interrupted and not self.ends_in_batch:
             self._write(model)
 
     def _write(self, model: Model) -> None:

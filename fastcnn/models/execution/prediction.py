@@ -204,8 +204,8 @@ class Prediction:
         count = len(inputs[0])
         if not count:
             return [arrays.allocate((0, *shape), self._dtype) for shape in self._output_shapes]
-        samples_at_once = min(count, max(1, _ARENA // self._bytes_of_sample)) if count > 1 else 1
-        samples_at_once = -(-count // -(-count // samples_at_once))  # equal parts
+        samples_of_part = min(count, max(1, _ARENA // self._bytes_of_sample)) if count > 1 else 1
+        samples_of_part = -(-count // -(-count // samples_of_part))  # equal parts
         values: dict[int, Array] = dict(enumerate(inputs))
         in_program = softmax and self.sections[-1].compiled
         for index, section in enumerate(self.sections):
@@ -213,7 +213,7 @@ class Prediction:
             if not section.compiled:
                 self._run_forward(section, values)
             elif not self._run_program(
-                index, section, values, samples_at_once, in_program and last
+                index, section, values, samples_of_part, in_program and last
             ):
                 return None
         results = list[Array]()
@@ -241,10 +241,10 @@ class Prediction:
         index: int,
         section: Section,
         values: dict[int, Array],
-        at_once: int,
+        part_size: int,
         softmax: bool,
     ) -> bool:
-        """Run a section on all samples, ``at_once`` at a time; False if a result is suspect."""
+        """Run a section on all samples, ``part_size`` at a time; False if a result is suspect."""
         edge_arrays = [values[value] for value in section.inputs]
         count = len(edge_arrays[0])
         for value in section.outputs:
@@ -252,19 +252,19 @@ class Prediction:
             edge_arrays.append(values[value])
         are_bytes = tuple(array.itemsize == 1 for array in edge_arrays[: len(section.inputs)])
         bases = arrays.allocate((EDGES + len(edge_arrays),), np.int64)
-        bases[NUMBERS], parts = 0, range(0, count, at_once)
+        bases[NUMBERS], parts = 0, range(0, count, part_size)
         prepared = self._prepared
         if rehearsal.active and rehearsal.rehearsing():  # its entries would stay for ever
             prepared = Prepared(self._zeros, self._weights.watch.version)
         programs = {
             n: self._program(index, section, n, are_bytes, softmax, prepared)
-            for n in {min(at_once, count - first) for first in parts}
+            for n in {min(part_size, count - first) for first in parts}
         }
         version = prepared.newest()  # after all programs have asked for their entries
         if not version.finite:
             return False
         for first in parts:
-            n = min(at_once, count - first)
+            n = min(part_size, count - first)
             program = programs[n]
             arena = arrays.allocate((program.arena,), np.uint8)
             bases[ARENA], bases[PREPARED] = address(arena), address(version.memory)

@@ -121,7 +121,7 @@ def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
     return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
 
 
-def _taps_at_once(c: Contraction) -> int:
+def _taps_per_step(c: Contraction) -> int:
     """Taps of a row on one channel, where a kernel takes them in one step; else 0."""
     few = registers().tile_rows < 8 and c.step_count <= STRETCH
     in_a_row = c.steps.run in _TAPS and c.steps.b == c.rows.x_c == c.steps.x_run == 1
@@ -158,7 +158,7 @@ def _pooled_lines(p: Problem) -> Plan | str:
     # tile computes 4 + steps, or 2 + steps with taps. A step on shorter vectors counts half.
     best, best_lines = 9 + steps, None
     tiles = [Lines(2, most), Lines(2, most * 3 // 4 // 2 * 2)]
-    if taps := _taps_at_once(c):
+    if taps := _taps_per_step(c):
         tiles += _lines_of_taps(2, _TWO_LINES[taps], taps, c.rows.c)
     for lines in tiles:
         if lines.fits(c.rows.c):
@@ -198,7 +198,7 @@ def _all_rows(p: Problem) -> Plan | str:
 
 def _rows_of_taps(p: Problem) -> Plan | str:
     c, tile = p.c, p.tile
-    taps = 0 if p.elementwise or tile.rows <= FEW_ROWS else _taps_at_once(c)
+    taps = 0 if p.elementwise or tile.rows <= FEW_ROWS else _taps_per_step(c)
     if not taps:
         if registers().tile_rows >= 8:
             return "registers are many, so a tile has rows enough"
@@ -218,7 +218,7 @@ def _lines(p: Problem) -> Plan | str:
         return "the tile has few rows, or each column has an input of its own"
     if c.step_count > STRETCH:
         return "its sums are longer than a stretch"
-    if (_taps_at_once(c) and tile.vectors == 1) or (tile.vectors > 1 and most < 8):
+    if (_taps_per_step(c) and tile.vectors == 1) or (tile.vectors > 1 and most < 8):
         return "the rows' offsets have registers of their own"
     steps, full = c.step_count, _full(tile, p.itemsize)
     # Cycles for a row: 6 and one for each step where rows lie anywhere, 3 and one for each step in

@@ -210,12 +210,17 @@ def _outputs_before(pixel: int, step: int, limit: int, count: int) -> int:
 
 
 @kernel_factory
-def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool) -> Kernel:
+def _depthwise(rows: int, lanes: int, step_taps: int, long_sums: bool, fused: bool) -> Kernel:
     """The kernel on tiles of ``rows`` pixels × one vector.
 
-    ``at_once``: taps of a row that are one step, or 0. ``long_sums``: with totals. ``fused``: with
-    an :class:`~fastcnn.engine.numba.contraction.epilogue.Epilogue`, and an operand more, which lies
-    as y does.
+    Args:
+        rows: pixels of a tile.
+        lanes: channels of a tile.
+        step_taps: how many taps of a row of the filter are one step; 0 if each tap is a step.
+        long_sums: whether the sums have totals, because they are long.
+        fused: whether the kernel has an
+            :class:`~fastcnn.engine.numba.contraction.epilogue.Epilogue`, and a residual with the
+            layout of y.
     """
     half = max(rows // 2, 1)
     room = rows * lanes if long_sums else 1
@@ -231,7 +236,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
             i = row + pixel * s.channels
             low, high = -pixel, h.pixels - pixel
             result: Array = row_products(
-                at_once, tile, x, i, s.channels, w, j, h.w_step, columns, low, high
+                step_taps, tile, x, i, s.channels, w, j, h.w_step, columns, low, high
             )
             return result
 
@@ -250,7 +255,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
                     tile = totals_add(tile, totals, 0)
             return tile
 
-        return row_of_taps if at_once else tap_by_tap
+        return row_of_taps if step_taps else tap_by_tap
 
     def tile_of(height: int) -> DeviceFunction:
         step, finish = step_of(height), fused_epilogue(height, 1, lanes)

@@ -81,7 +81,7 @@ class GradientPlan(NamedTuple):
         kernel: the compiled function.
         partition: how it is cut; ``numbers`` is its record.
         slabs: how many there are; 0 in passes. ``refusal`` says why there are none.
-        at_once: squares of a pass.
+        pass_squares: squares of a pass.
         stretch: squares of a stretch, in passes.
         square_work, product_work: numbers of operations for a square.
     """
@@ -91,7 +91,7 @@ class GradientPlan(NamedTuple):
     numbers: Array
     slabs: int
     refusal: str | None
-    at_once: int
+    pass_squares: int
     stretch: int
     square_work: int
     product_work: int
@@ -168,11 +168,11 @@ def _sum_in_slabs(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
 
 def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
     partition, threads, flat_dw = plan.partition, get_num_threads(), dw.reshape(-1)
-    has_passes = plan.at_once < partition.total
+    has_passes = plan.pass_squares < partition.total
     products, pieces = _PRODUCTS, min(threads, partition.sums.pieces)
     if has_passes:  # D waits from pass to pass
         products, pieces = _ADDED_PRODUCTS, partition.sums.pieces
-    blocks = -(-plan.at_once // partition.blocks.squares)
+    blocks = -(-plan.pass_squares // partition.blocks.squares)
     v, z, d, border = _scratch(plan, x, blocks, pieces, threads)
     operands = x, dy, v, z, d, flat_dw, border
 
@@ -185,8 +185,8 @@ def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
     totals = arrays.allocate((dw.size if plan.stretch < partition.total else 0,), np.float64)
     for begin in range(0, partition.total, plan.stretch):
         end = min(partition.total, begin + plan.stretch)
-        for first in range(begin, end, plan.at_once):
-            squares = Range(first, min(end, first + plan.at_once), begin, end)
+        for first in range(begin, end, plan.pass_squares):
+            squares = Range(first, min(end, first + plan.pass_squares), begin, end)
             blocks = -(-(squares.last - first) // partition.blocks.squares)
             run(_SQUARES, squares, blocks, plan.square_work)
             run(products, squares, partition.sums.pieces, plan.product_work)

@@ -359,11 +359,11 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                         scratch, border_start, partition,
                     )  # fmt: skip
                 elif launch.transforms_squares:
-                    in_block = size // launch.at_once
-                    block, square = item // in_block, item % in_block * launch.at_once
+                    in_block = size // launch.item_squares
+                    block, square = item // in_block, item % in_block * launch.item_squares
                     begin = first + block * size + square
                     transform_squares(
-                        begin, min(last, begin + launch.at_once), x, scratch,
+                        begin, min(last, begin + launch.item_squares), x, scratch,
                         block * partition.blocks.length + square * partition.blocks.pitch,
                         scratch, border_start, partition,
                     )  # fmt: skip

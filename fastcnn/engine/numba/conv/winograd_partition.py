@@ -161,7 +161,7 @@ class Launch(NamedTuple):
         transforms_filters: whether it transforms the item's filters.
         multiplies: whether it multiplies, and transforms back.
         first, last: the squares, of all images.
-        at_once: squares of an item, in a launch that only transforms squares.
+        item_squares: squares of an item, in a launch that only transforms squares.
         items: how many items there are.
         shares: how many shares there are. A share is the part of one thread: consecutive items,
             with scratch of its own.
@@ -175,7 +175,7 @@ class Launch(NamedTuple):
     multiplies: bool
     first: int = 0
     last: int = 0
-    at_once: int = 0
+    item_squares: int = 0
     items: int = 0
     shares: int = 1
     products_at: int = 0

@@ -108,7 +108,7 @@ class WinogradPlan(NamedTuple):
         partition: how the layer is cut; ``numbers`` is its record.
         images: images of the batch.
         squares: squares of all images.
-        at_once: squares of a launch.
+        launch_squares: squares of a launch.
         width: output channels of a block.
         refusal: why the order is not by squares, or None where it is.
         work: numbers of operations.
@@ -121,7 +121,7 @@ class WinogradPlan(NamedTuple):
     numbers: Array
     images: int
     squares: int
-    at_once: int
+    launch_squares: int
     width: int
     refusal: str | None
     work: Work
@@ -267,7 +267,7 @@ class WinogradScratch(NamedTuple):
 def sizes_of(plan: WinogradPlan, threads: int) -> WinogradScratch:
     """How much scratch a plan needs."""
     partition = plan.partition
-    blocks = -(-min(plan.squares, plan.at_once) // partition.blocks.squares)
+    blocks = -(-min(plan.squares, plan.launch_squares) // partition.blocks.squares)
     if plan.by_columns:  # each thread has filters of its own, and products of all blocks
         v_blocks, u_blocks, m_blocks = blocks, threads, threads * blocks
     else:
@@ -297,13 +297,15 @@ def launches_of(plan: WinogradPlan, threads: int) -> list[LaunchPlan]:
         operations = plan.squares * blocks * work.product
         result.append(_launch_plan(plan, threads, _BY_SQUARES, 0, plan.squares, items, operations))
         return result
-    for first in range(0, plan.squares, plan.at_once):
-        last = min(plan.squares, first + plan.at_once)
+    for first in range(0, plan.squares, plan.launch_squares):
+        last = min(plan.squares, first + plan.launch_squares)
         count = last - first
-        at_once = _squares_at_once(partition.blocks.squares)
+        item_squares = _squares_of_item(partition.blocks.squares)
         full_blocks, squares_at_end = divmod(count, partition.blocks.squares)
-        items = full_blocks * (partition.blocks.squares // at_once) - (-squares_at_end // at_once)
-        launch = _ALL_SQUARES._replace(at_once=at_once)
+        items = full_blocks * (partition.blocks.squares // item_squares) - (
+            -squares_at_end // item_squares
+        )
+        launch = _ALL_SQUARES._replace(item_squares=item_squares)
         result.append(_launch_plan(plan, threads, launch, first, last, items, count * work.square))
         operations = count * blocks * work.product
         launch = _PRODUCTS_ONLY
@@ -313,7 +315,7 @@ def launches_of(plan: WinogradPlan, threads: int) -> list[LaunchPlan]:
     return result
 
 
-def _squares_at_once(block: int) -> int:
+def _squares_of_item(block: int) -> int:
     """Squares of an item that transforms squares alone: a few, which divide a block."""
     return next(count for count in (4, 3, 2, 1) if block % count == 0)
 

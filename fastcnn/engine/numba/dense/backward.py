@@ -123,11 +123,11 @@ def dense_gradients(
     db: Array | None,
     shards: tuple[int, ...] = (),
 ) -> None:
-    """Write the gradients of :func:`dense_backward`, by blocks, into the arrays that are there.
+    """Write the gradients of :func:`dense_backward`, by blocks, into the arrays that are not None.
 
     Arrays are C-contiguous and hold at least one sample. ``dx`` or ``dw`` may be None, not both.
-    With ``shards``, the samples of each shard, the sums over samples are those of the shards, which
-    are added half by half.
+    ``shards`` are the numbers of samples of the shards. With them, samples are summed within each
+    shard, and the sums of the shards are added half by half.
     """
     gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None, shards)
     memory = arrays.allocate((gradients.scratch_bytes,), np.uint8)
@@ -137,8 +137,8 @@ def dense_gradients(
         column_sums(dy, db)
     elif db is not None:
         sums = arrays.allocate((len(shards), len(db)), dy.dtype)
-        for own, part in zip(sums, parts_of_shards(shards), strict=True):
-            column_sums(dy[part], own)
+        for sums_of_shard, rows in zip(sums, parts_of_shards(shards), strict=True):
+            column_sums(dy[rows], sums_of_shard)
         db[...] = sum_by_halves(list(sums))
 
 

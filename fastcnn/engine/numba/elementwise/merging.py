@@ -1,8 +1,9 @@
 """Two arrays merged into one, element by element, and the gradients of both.
 
 Arrays of equal shapes are merged number by number. Where an operand is broadcast, an item is a row
-of the result (:mod:`fastcnn.engine.numba.elementwise.broadcasting`), whose kernel is compiled for
-the operands that go on along the row: both, or one that meets one number of the other.
+of the result (:mod:`fastcnn.engine.numba.elementwise.broadcasting`). An operand *varies* along a
+row if it has a number for each element of the row; otherwise it has one number for the whole row.
+The kernel is compiled for which operands vary.
 
 The gradient of an operand that is broadcast is a sum. Where the operand has one number for a whole
 row, an item is a number of the gradient, and each row of terms is summed at once
@@ -203,30 +204,30 @@ _MERGED: dict[Op, DeviceFunction] = {
 
 
 @device
-def _itself(dy: Number, own: Number, other: Number) -> Number:
+def _itself(dy: Number, operand: Number, other: Number) -> Number:
     return dy
 
 
 @device
-def _negative(dy: Number, own: Number, other: Number) -> Number:
+def _negative(dy: Number, operand: Number, other: Number) -> Number:
     result: Number = -dy
     return result
 
 
 @device
-def _times_other(dy: Number, own: Number, other: Number) -> Number:
+def _times_other(dy: Number, operand: Number, other: Number) -> Number:
     result: Number = dy * other
     return result
 
 
 @device
-def _where_first_wins(dy: Number, own: Number, other: Number) -> Number:
-    return dy if _wins(own, other) else np.float32(0)
+def _where_first_wins(dy: Number, operand: Number, other: Number) -> Number:
+    return dy if _wins(operand, other) else np.float32(0)
 
 
 @device
-def _where_second_wins(dy: Number, own: Number, other: Number) -> Number:
-    return np.float32(0) if _wins(other, own) else dy
+def _where_second_wins(dy: Number, operand: Number, other: Number) -> Number:
+    return np.float32(0) if _wins(other, operand) else dy
 
 
 _TERMS: dict[Term, DeviceFunction] = {
@@ -236,7 +237,7 @@ _TERMS: dict[Term, DeviceFunction] = {
     "where_first_wins": _where_first_wins,
     "where_second_wins": _where_second_wins,
 }
-"""A function of dy, of the operand's own number, and of the number that it meets."""
+"""A function of a number of dy, of the operand, and of the other operand."""
 
 _TERMS_OF_BOTH: dict[Op, tuple[Term, Term]] = {
     "add": ("itself", "itself"),
@@ -297,7 +298,7 @@ class MergedRows(NamedTuple):
 
     Attributes:
         width: numbers of a row.
-        middle: rows along the axis before, on which the operands go on by ``a_step`` and ``b_step``
+        middle: rows along the axis before, on which the operands move by ``a_step`` and ``b_step``
             from row to row.
         axes: axes before these two, which are in the table.
     """
@@ -310,13 +311,13 @@ class MergedRows(NamedTuple):
 
 
 class _RowPlan(NamedTuple):
-    """Rows of a result, their record and table, and which operands go on along a row."""
+    """Rows of a result, their record and table, and which operands vary along a row."""
 
     rows: int
     numbers: Array
     table: Words
-    a_goes_on: bool
-    b_goes_on: bool
+    a_varies: bool
+    b_varies: bool
 
 
 @lru_cache(maxsize=1024)
@@ -329,7 +330,7 @@ def _row_plan(a_shape: Shape, b_shape: Shape) -> _RowPlan:
 
 
 @kernel_factory
-def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) -> Kernel:
+def _merged_rows(op: Op, a_varies: bool, b_varies: bool, over: Side | None) -> Kernel:
     """With ``over``, that operand is y, and is read as y alone."""
     merge = _MERGED[op]
 
@@ -339,7 +340,7 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) ->
     ) -> None:
         """Rows ``start`` to ``stop`` of y, flat. ``numbers`` is one record of MergedRows."""
         width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
+        wide_a, wide_b = width if a_varies else 1, width if b_varies else 1
         row = start
         while row < stop:
             outer = row // middle
@@ -355,8 +356,8 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) ->
                 b_row = out_row if over == "b" else b[at_b : at_b + wide_b]
                 first_a, first_b = a_row[0], b_row[0]
                 for c in range(out_row.size):
-                    value_a = a_row[c] if a_goes_on else first_a
-                    value_b = b_row[c] if b_goes_on else first_b
+                    value_a = a_row[c] if a_varies else first_a
+                    value_b = b_row[c] if b_varies else first_b
                     out_row[c] = merge(value_a, value_b)
             row += last - first
 
@@ -365,20 +366,20 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) ->
 
 # The loops are those of merged_rows. One device function for both would take longer to compile.
 @kernel_factory
-def _gradient_rows(of: Term, other_goes_on: bool) -> Kernel:
+def _gradient_rows(of: Term, other_varies: bool) -> Kernel:
     term = _TERMS[of]
 
     @kernel
     def gradient_rows(
-        start: int, stop: int, dy: Array, own: Array, other: Array, gradient: Array, table: Words,
-        numbers: Array,
+        start: int, stop: int, dy: Array, operand: Array, other: Array, gradient: Array,
+        table: Words, numbers: Array,
     ) -> None:  # fmt: skip
         """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape.
 
-        ``own`` is this operand, a of the table, and ``other`` is b. All arrays are flat.
+        ``operand`` is this operand, a of the table, and ``other`` is b. All arrays are flat.
         """
         width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
-        wide = width if other_goes_on else 1
+        wide = width if other_varies else 1
         row = start
         while row < stop:
             outer = row // middle
@@ -386,15 +387,18 @@ def _gradient_rows(of: Term, other_goes_on: bool) -> Kernel:
             last = min(middle, first + stop - row)
             offsets = offsets_of(table, 0, axes, outer)
             for i in range(first, last):
-                at_own = offsets.a + i * numbers[0].a_step
+                at_operand = offsets.a + i * numbers[0].a_step
                 at_other = offsets.b + i * numbers[0].b_step
-                own_row, other_row = own[at_own : at_own + width], other[at_other : at_other + wide]
+                operand_row, other_row = (
+                    operand[at_operand : at_operand + width],
+                    other[at_other : at_other + wide],
+                )
                 at = (outer * middle + i) * width
                 dy_row, out_row = dy[at : at + width], gradient[at : at + width]
                 first_other = other_row[0]
                 for c in range(out_row.size):
-                    value_other = other_row[c] if other_goes_on else first_other
-                    out_row[c] = term(dy_row[c], own_row[c], value_other)
+                    value_other = other_row[c] if other_varies else first_other
+                    out_row[c] = term(dy_row[c], operand_row[c], value_other)
             row += last - first
 
     return gradient_rows
@@ -426,29 +430,35 @@ class _Sums(NamedTuple):
 
 
 class _SumPlan(NamedTuple):
-    """Items of the sums, their record and table, and whether the other operand goes on along a row.
+    """How an operand's gradient is summed.
 
-    With ``along_row`` the operand itself does not.
+    Attributes:
+        items: the items of the sums.
+        sizes: of the sums.
+        numbers: the sizes as a record for the kernel.
+        table: lengths and strides of the axes.
+        sums_row: whether rows are summed, because the operand has one number for a row.
+        other_varies: whether the other operand varies along a row.
     """
 
     items: int
     sizes: _Sums
     numbers: Array
     table: Words
-    along_row: bool
-    other_goes_on: bool
+    sums_row: bool
+    other_varies: bool
 
 
 @lru_cache(maxsize=1024)
-def _sum_plan(own_shape: Shape, other_shape: Shape) -> _SumPlan:
-    *others, row = joined_axes(own_shape, other_shape)
+def _sum_plan(operand_shape: Shape, other_shape: Shape) -> _SumPlan:
+    *others, row = joined_axes(operand_shape, other_shape)
     item_axes = [axis for axis in others if axis.a]
     summed_axes = [axis for axis in others if not axis.a]
     items, summed_rows = (prod(axis.length for axis in axes) for axes in (item_axes, summed_axes))
-    along_row = not row.a
-    blocks = 1 if along_row else -(-row.length // _BLOCK)
+    sums_row = not row.a
+    blocks = 1 if sums_row else -(-row.length // _BLOCK)
     chunks = 1
-    if not along_row:
+    if not sums_row:
         chunks = min(summed_rows, summed_rows * row.length // _CHUNK, max(1, _CHUNKS // blocks))
     grain = -(-summed_rows // max(1, chunks))
     sizes = _Sums(
@@ -461,23 +471,23 @@ def _sum_plan(own_shape: Shape, other_shape: Shape) -> _SumPlan:
         blocks,
     )
     table = table_of([*item_axes, *summed_axes])
-    return _SumPlan(items, sizes, record(sizes), table, along_row, row.b > 0)
+    return _SumPlan(items, sizes, record(sizes), table, sums_row, row.b > 0)
 
 
 @kernel_factory
 def _row_sums(of: Term) -> Kernel:
     """The kernel for the gradient of an operand with one number for a row of the other operand.
 
-    Reads dy, own and other, flat, and writes ``gradient``, flat.
+    Reads dy, operand and other, flat, and writes ``gradient``, flat.
     """
     term = _TERMS[of]
 
     @device
-    def stretch(dy: Array, own: Number, other: Array) -> Number:
+    def stretch(dy: Array, operand: Number, other: Array) -> Number:
         """The sum of at most a stretch of terms."""
         total: Number = dy.dtype.type(0)
         for c in range(dy.size):
-            total += dy.dtype.type(term(dy[c], own, other[c]))
+            total += dy.dtype.type(term(dy[c], operand, other[c]))
         return total
 
     @kernel
@@ -485,7 +495,7 @@ def _row_sums(of: Term) -> Kernel:
         start: int,
         stop: int,
         dy: Array,
-        own: Array,
+        operand: Array,
         other: Array,
         gradient: Array,
         table: Words,
@@ -501,7 +511,7 @@ def _row_sums(of: Term) -> Kernel:
                     length = min(STRETCH, width - c)
                     y = start_of_item.y + in_item.y + c
                     at = start_of_item.b + in_item.b + c
-                    number = own[start_of_item.a + in_item.a]
+                    number = operand[start_of_item.a + in_item.a]
                     total += stretch(dy[y : y + length], number, other[at : at + length])
             gradient[item] = total
 
@@ -509,8 +519,8 @@ def _row_sums(of: Term) -> Kernel:
 
 
 @kernel_factory
-def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
-    """The kernel for an operand that goes on along a row; rows of terms are added to totals."""
+def _row_totals(of: Term, other_varies: bool) -> Kernel:
+    """The kernel for an operand that varies along a row; rows of terms are added to totals."""
     term = _TERMS[of]
 
     @device
@@ -518,33 +528,33 @@ def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
         totals: Array,
         dy: Array,
         dy_second: Array,
-        own: Array,
-        own_second: Array,
+        operand: Array,
+        operand_second: Array,
         other: Array,
         other_second: Array,
     ) -> None:
         """Add the terms of two rows, so that each total is read and written once for both."""
         first, second = other[0], other_second[0]
         for c in range(totals.size):
-            value = other[c] if other_goes_on else first
-            first_term = dy.dtype.type(term(dy[c], own[c], value))
-            value = other_second[c] if other_goes_on else second
-            totals[c] += first_term + dy.dtype.type(term(dy_second[c], own_second[c], value))
+            value = other[c] if other_varies else first
+            first_term = dy.dtype.type(term(dy[c], operand[c], value))
+            value = other_second[c] if other_varies else second
+            totals[c] += first_term + dy.dtype.type(term(dy_second[c], operand_second[c], value))
 
     @device
-    def add_last_term(totals: Array, dy: Array, own: Array, other: Array) -> None:
+    def add_last_term(totals: Array, dy: Array, operand: Array, other: Array) -> None:
         """Add the terms of one row."""
         first = other[0]
         for c in range(totals.size):
-            value = other[c] if other_goes_on else first
-            totals[c] += dy.dtype.type(term(dy[c], own[c], value))
+            value = other[c] if other_varies else first
+            totals[c] += dy.dtype.type(term(dy[c], operand[c], value))
 
     @kernel
     def row_totals(
         start: int,
         stop: int,
         dy: Array,
-        own: Array,
+        operand: Array,
         other: Array,
         totals: Array,
         table: Words,
@@ -564,9 +574,9 @@ def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
             totals_of_block = totals[at : at + length]
             for i in range(length):
                 totals_of_block[i] = 0
-            wide = length if other_goes_on else 1
-            at_own = start_of_item.a + c
-            at_other = start_of_item.b + (c if other_goes_on else 0)
+            wide = length if other_varies else 1
+            at_operand = start_of_item.a + c
+            at_other = start_of_item.b + (c if other_varies else 0)
             y = start_of_item.y + c
             last = min(numbers[0].summed_rows, (chunk + 1) * grain)
             for row in range(chunk * grain, last - 1, 2):
@@ -576,8 +586,8 @@ def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
                     totals_of_block,
                     dy[y + first_row.y : y + first_row.y + length],
                     dy[y + second_row.y : y + second_row.y + length],
-                    own[at_own + first_row.a : at_own + first_row.a + length],
-                    own[at_own + second_row.a : at_own + second_row.a + length],
+                    operand[at_operand + first_row.a : at_operand + first_row.a + length],
+                    operand[at_operand + second_row.a : at_operand + second_row.a + length],
                     other[at_other + first_row.b : at_other + first_row.b + wide],
                     other[at_other + second_row.b : at_other + second_row.b + wide],
                 )
@@ -586,7 +596,7 @@ def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
                 add_last_term(
                     totals_of_block,
                     dy[y + first_row.y : y + first_row.y + length],
-                    own[at_own + first_row.a : at_own + first_row.a + length],
+                    operand[at_operand + first_row.a : at_operand + first_row.a + length],
                     other[at_other + first_row.b : at_other + first_row.b + wide],
                 )
 
@@ -612,7 +622,7 @@ def merge_plan(op: Op, a_shape: Shape, b_shape: Shape, over: Side | None = None)
     if a_shape == b_shape:
         return MergePlan(_merged_numbers(op, over), prod(a_shape), ())
     plan = _row_plan(a_shape, b_shape)
-    kernel = _merged_rows(op, plan.a_goes_on, plan.b_goes_on, over)
+    kernel = _merged_rows(op, plan.a_varies, plan.b_varies, over)
     return MergePlan(kernel, plan.rows, (plan.table, plan.numbers))
 
 
@@ -642,7 +652,7 @@ def _write_gradient(
         gradient[...] = 0
     elif gradient.size == work:
         plan = _row_plan(*shapes)
-        function = _gradient_rows(term, plan.b_goes_on and reads_other)
+        function = _gradient_rows(term, plan.b_varies and reads_other)
         parallel_for(function, plan.rows, work, *operands, flat, plan.table, plan.numbers)
     else:
         _sum_terms(term, operands, shapes, flat)
@@ -654,11 +664,11 @@ def _sum_terms(
     """The gradient, flat, of an operand that is broadcast."""
     plan = _sum_plan(*shapes)
     sizes, work = plan.sizes, operands[0].size
-    if plan.along_row:
+    if plan.sums_row:
         tables = plan.table, plan.numbers
         parallel_for(_row_sums(term), plan.items, work, *operands, gradient, *tables)
         return
-    function = _row_totals(term, plan.other_goes_on and term not in _OF_DY_ALONE)
+    function = _row_totals(term, plan.other_varies and term not in _OF_DY_ALONE)
     totals = arrays.allocate((plan.items * sizes.chunks * sizes.width,), np.float64)
     items = plan.items * sizes.chunks * sizes.blocks
     parallel_for(function, items, work, *operands, totals, plan.table, plan.numbers)

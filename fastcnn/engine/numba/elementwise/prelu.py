@@ -26,7 +26,14 @@ _CHUNK = 16 * 1024  # numbers of a chunk, about
 
 
 class PReLURows(NamedTuple):
-    """``length`` numbers in rows of ``period``; a chunk has ``grain`` rows. And the channels."""
+    """How a flat array is cut.
+
+    Attributes:
+        length: numbers of the array.
+        period: numbers of a row, a multiple of the channels.
+        grain: rows of a chunk.
+        channels: how many slopes there are.
+    """
 
     length: int
     period: int
@@ -138,9 +145,11 @@ def prelu_gradient_kernel(
 
 @ordered_kernel
 def slope_sums_kernel(start: int, stop: int, sums: Array, dslope: Array, numbers: Array) -> None:
-    """``dslope`` for some channels: the sums of all chunks, whose first row takes the total.
+    """``dslope`` for channels ``start`` to ``stop``: the total of the sums of all chunks.
 
-    ``sums`` is (rows, channels) in float64, where each slope of a row of :class:`PReLURows` counts.
+    ``sums`` is seen as (chunks * period / channels, channels), float64, because the slopes of a
+    period are repeated. The kernel adds the other rows to the first, and overwrites it.
+    ``numbers`` is a record of :class:`PReLURows`.
     """
     length, period, channels = numbers[0].length, numbers[0].period, numbers[0].channels
     stride = period * numbers[0].grain

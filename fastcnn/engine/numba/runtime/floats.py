@@ -95,7 +95,8 @@ def _plain_polynomial(x: Float, float32: tuple[float, ...], float64: tuple[float
 def polynomial(x: FloatType, float32: TupleType, float64: TupleType) -> Declaration:
     """A polynomial at ``x``, by Horner's rule.
 
-    There are coefficients for numbers of each type, from the constant term on.
+    The coefficients are those of ``float32`` or ``float64``, by the type of ``x``. The constant
+    term is the first.
     """
 
     def generate(code: Code) -> Value:

@@ -313,29 +313,29 @@ def _run_slices(
     size, slices, items = numbers[_SIZE], numbers[_SLICES], numbers[_ITEMS]
     whole_slices = numbers[_WHOLE_SLICES]
     for item in range(start, stop):
-        own = item * BASES
+        first_base = item * BASES
         for n in range(slices * item // items, slices * (item + 1) // items):
             sample = n * size
             if n > whole_slices:
                 sample -= (n - whole_slices) * (size - numbers[_REST])
-            bases[own + NUMBERS] = 0
-            bases[own + SHARED] = scratch
-            bases[own + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
+            bases[first_base + NUMBERS] = 0
+            bases[first_base + SHARED] = scratch
+            bases[first_base + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
             # SHARED and ITEM do not move with the samples; the other bases do.
-            bases[own + INPUT] = x + sample * numbers[_STRIDES + INPUT]
-            bases[own + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
-            bases[own + DY] = dy + sample * numbers[_STRIDES + DY]
-            bases[own + DX] = dx + sample * numbers[_STRIDES + DX]
-            bases[own + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
-            bases[own + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
+            bases[first_base + INPUT] = x + sample * numbers[_STRIDES + INPUT]
+            bases[first_base + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
+            bases[first_base + DY] = dy + sample * numbers[_STRIDES + DY]
+            bases[first_base + DX] = dx + sample * numbers[_STRIDES + DX]
+            bases[first_base + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
+            bases[first_base + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
             for base in range(FIRST_BATCH_ARRAY, BASES):
                 begin = scratch + numbers[_STARTS + base]
-                bases[own + base] = begin + sample * numbers[_STRIDES + base]
+                bases[first_base + base] = begin + sample * numbers[_STRIDES + base]
             i, end = 0, numbers[_WHOLE]
             if n >= whole_slices:
                 i, end = end, numbers[_ALL]
             while i < end:
-                call_step(steps, i, bases, own)
+                call_step(steps, i, bases, first_base)
                 i += 1
 
 
