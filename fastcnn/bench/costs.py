@@ -103,10 +103,10 @@ def costs() -> tuple[Cost, ...]:
 
 
 def _costs(library: Library, runs: list[dict[str, float]]) -> list[Cost]:
-    least = {key: min(run[key] for run in runs) for key in ("import", "first")}
+    smallest = {key: min(run[key] for run in runs) for key in ("import", "first")}
     costs = [
-        Cost("import", library.family, least["import"], "s"),
-        Cost("import and first convolution", library.family, least["first"], "s"),
+        Cost("import", library.family, smallest["import"], "s"),
+        Cost("import and first convolution", library.family, smallest["first"], "s"),
     ]
     if runs[0]["memory"]:
         memory = min(run["memory"] for run in runs)
@@ -138,12 +138,12 @@ def process(library: Library, cache: str | None = None, call: bool = True) -> di
 def installed_size() -> float:
     """MB of fastcnn and its requirements, as installed here."""
     package = Path(__file__).resolve().parents[1]
-    own = sum(
+    own_bytes = sum(
         path.stat().st_size
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
-    return own / 1e6 + _size(DEPENDENCIES)
+    return own_bytes / 1e6 + _size(DEPENDENCIES)
 
 
 def _size(packages: list[str] | tuple[str, ...]) -> float:

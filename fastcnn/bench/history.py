@@ -94,10 +94,10 @@ def compare(before: Report, after: Report) -> Comparison:
 def _changes(before: Report, after: Report) -> Iterator[Change]:
     earlier = {entry.name: entry for entry in before.entries}
     for entry in after.entries:
-        other = earlier.get(entry.name)
-        if other is None or other.probe_kind != entry.probe_kind:
+        earlier_entry = earlier.get(entry.name)
+        if earlier_entry is None or earlier_entry.probe_kind != entry.probe_kind:
             continue
-        old, new = _calibrated(other), _calibrated(entry)
+        old, new = _calibrated(earlier_entry), _calibrated(entry)
         if old is None or new is None:
             continue
         (a, a_spread), (b, b_spread) = old, new

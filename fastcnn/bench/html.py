@@ -203,8 +203,8 @@ def _lost(report: Report, strict: bool) -> str:
 def _ratios(entries: list[Entry], family: str) -> list[float]:
     rows = []
     for entry in entries:
-        own = [f for f in entry.peers if f.family == family]
-        ratio = entry.times(own[0]) if own else None
+        figures = [f for f in entry.peers if f.family == family]
+        ratio = entry.times(figures[0]) if figures else None
         if ratio is not None:
             rows.append(ratio)
     return rows

@@ -133,16 +133,16 @@ class Entry:
         It is that of :attr:`ours` where both mathematics choose the same algorithm. None if the
         result was wrong, or in files of earlier versions, which lack it.
         """
-        own = self.figure(STRICT)
+        strict = self.figure(STRICT)
         may_differ = self.method == "winograd" or self.group.startswith("net_")
         unknown = self.group.startswith("conv2d") and not self.method
-        return own if own is not None or may_differ or unknown else self.ours
+        return strict if strict is not None or may_differ or unknown else self.ours
 
     @property
     def peers(self) -> tuple[Figure, ...]:
         """Figures of other libraries, the fastest first."""
-        others = (f for f in self.figures if f.family != "fastcnn")
-        return tuple(sorted(others, key=lambda f: f.seconds))
+        peers = (f for f in self.figures if f.family != "fastcnn")
+        return tuple(sorted(peers, key=lambda f: f.seconds))
 
     @property
     def best_peer(self) -> Figure | None:

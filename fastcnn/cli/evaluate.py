@@ -111,11 +111,12 @@ def _evaluation(
         # Pictures are scaled like the pictures of the training.
         size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
         images, labels = load_dataset(folder, size, model.classes).test
-        own = (*images.shape[1:], 1)[:3]
-        if net is not None and own != net.shape:
+        image_shape = (*images.shape[1:], 1)[:3]
+        if net is not None and image_shape != net.shape:
             raise ValueError(
                 f"MODEL takes pictures of shape {net.shape}, and the data set has images of shape "
-                f"{own}; --data names another one, --images a folder of pictures of any size"
+                f"{image_shape}; --data names another one, --images a folder of pictures of any "
+                f"size"
             )
     if net is not None and is_onnx(path):
         # Without a loss, because the file does not say whether its outputs are probabilities.

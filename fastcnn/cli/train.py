@@ -238,8 +238,8 @@ def _settings_of(
 
 def _print(console: Console, settings: Settings, result: Trained) -> None:
     if result.test is None:
-        done = result.history.epochs
-        console.print(f"interrupted after {done} of {settings.epochs} epochs")
+        epochs = result.history.epochs
+        console.print(f"interrupted after {epochs} of {settings.epochs} epochs")
         if result.checkpoint is not None:
             _say(console, f"go on with: fastcnn train --resume {result.checkpoint}")
         return

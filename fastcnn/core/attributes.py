@@ -97,30 +97,30 @@ def _check_arguments(cls: type, args: tuple[object, ...], kwargs: dict[str, obje
         pass
     parameters = [*signature.parameters.values()]
     names = constructor_arguments(cls)
-    rest = "it has no arguments"
+    advice = "it has no arguments"
     if names:
         verb = "arguments are" if len(names) > 1 else "only argument is"
-        rest = f"its {verb} {', '.join(names)}"
+        advice = f"its {verb} {', '.join(names)}"
     by_place = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     for name in kwargs:
         if name not in names:
             hint = suggestion(name, names)
-            rest = f"{hint[2:]} {rest[0].upper()}{rest[1:]}" if hint else rest
-            raise TypeError(f"{cls.__name__} has no argument {name!r}; {rest}")
+            advice = f"{hint[2:]} {advice[0].upper()}{advice[1:]}" if hint else advice
+            raise TypeError(f"{cls.__name__} has no argument {name!r}; {advice}")
     if len(args) > len(by_place):
         number = len(by_place)
         most = f"at most {number} argument{'s' * (number > 1)}" if number else "no argument"
-        raise TypeError(f"{cls.__name__} takes {most} without its name, got {len(args)}; {rest}")
+        raise TypeError(f"{cls.__name__} takes {most} without its name, got {len(args)}; {advice}")
     for name in by_place[: len(args)]:
         if name in kwargs:
-            raise TypeError(f"{cls.__name__} got the argument {name} twice; {rest}")
+            raise TypeError(f"{cls.__name__} got the argument {name} twice; {advice}")
     missing = [
         one.name
         for one in parameters[len(args) :]
         if one.default is one.empty and one.name in names and one.name not in kwargs
     ]
     what = f"the argument{'s' * (len(missing) > 1)} {' and '.join(missing)}"
-    raise TypeError(f"{cls.__name__} needs {what}; {rest}")
+    raise TypeError(f"{cls.__name__} needs {what}; {advice}")
 
 
 class FixedAttributes(NamedArguments):

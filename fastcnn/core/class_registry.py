@@ -74,9 +74,9 @@ class Registry(dict[str, type[T]]):
         if isinstance(name, str) and isinstance(module, str):
             if (module, name) in self._of_modules:
                 return self._of_modules[module, name]
-            others = {cls for (_, other), cls in self._of_modules.items() if other == name}
-            if len(others) == 1:
-                return others.pop()
+            same_name = {cls for (_, other), cls in self._of_modules.items() if other == name}
+            if len(same_name) == 1:
+                return same_name.pop()
             raise ValueError(
                 f"{self.kind} {name!r} is not known here: it was defined in the module "
                 f"{module[:_LONGEST]!r}; import its module first, or define the class, and then "
@@ -90,17 +90,17 @@ class Registry(dict[str, type[T]]):
     def _check(self, name: object, cls: type | None) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of a {self.kind} must be a string, got {quoted(name)}")
-        other = self.get(name)
-        if other is None or not is_own(other):
+        earlier = self.get(name)
+        if earlier is None or not is_own(earlier):
             return
         if cls is not None and (cls.__module__, cls.__qualname__) == (
-            other.__module__,
-            other.__qualname__,
+            earlier.__module__,
+            earlier.__qualname__,
         ):
             return  # fastcnn's own module is loaded again
         raise TypeError(
             f"the {self.kind} name {name!r} belongs to fastcnn's own "
-            f"{other.__module__}.{other.__qualname__}; give the class another name"
+            f"{earlier.__module__}.{earlier.__qualname__}; give the class another name"
         )
 
     def __setitem__(self, name: str, cls: type[T]) -> None:

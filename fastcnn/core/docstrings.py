@@ -42,8 +42,8 @@ def completed(doc: str, names: Sequence[str], shared: Mapping[str, str], raises:
     if summary[-1].startswith("Args:\n"):
         descriptions |= entries(summary.pop().removeprefix("Args:").replace("\n    ", "\n"))
     # One description may be that of several arguments.
-    own = dict.fromkeys(descriptions[name] for name in names if name in descriptions)
-    arguments = ["\n".join(["Args:", *own]).replace("\n", "\n    ")] if own else []
+    own_entries = dict.fromkeys(descriptions[name] for name in names if name in descriptions)
+    arguments = ["\n".join(["Args:", *own_entries]).replace("\n", "\n    ")] if own_entries else []
     returns = [rest.pop(0)] if rest and rest[0].startswith("Returns:") else []
     errors = [] if any(one.startswith("Raises:") for one in rest) else [raises.strip()]
     return "\n\n".join([*summary, *arguments, *returns, *errors, *rest]) + "\n"

@@ -389,18 +389,18 @@ def _transposed_geometry(
     result = []
     for k, (size, step, reach) in enumerate(zip(sides, strides, reaches, strict=True)):
         if padding == "same":
-            whole = size * step if extra is None else (size - 1) * step + reach % 2 + extra[k]
+            full_side = size * step if extra is None else (size - 1) * step + reach % 2 + extra[k]
         elif by_name and extra is None:
-            whole = (size - 1) * step + max(reach, step)
+            full_side = (size - 1) * step + max(reach, step)
         else:
             cut = (top + bottom, left + right)[k]
-            whole = (size - 1) * step + reach - cut + (extra[k] if extra else 0)
-        if whole < 1:
+            full_side = (size - 1) * step + reach - cut + (extra[k] if extra else 0)
+        if full_side < 1:
             raise ValueError(
                 f"padding must leave at least one pixel of the result, got {quoted(padding)}, "
-                f"which leaves {whole}"
+                f"which leaves {full_side}"
             )
-        result.append(whole)
+        result.append(full_side)
     g = _conv_geometry((n, *result, group_oc * count), w_shape, stride, padding, dilation, groups)
     if g.output_shape != x_shape:
         raise ValueError(

@@ -50,9 +50,9 @@ def filtering(m: int, r: int) -> Filtering:
     points = POINTS[: n - 1]
     inputs, filters = [], []
     for p in points:
-        others = [q for q in points if q != p]
-        inputs.append((*_coefficients(others), Fraction(0)))
-        scale = prod(p - q for q in others)
+        other_points = [q for q in points if q != p]
+        inputs.append((*_coefficients(other_points), Fraction(0)))
+        scale = prod(p - q for q in other_points)
         filters.append(tuple(Fraction(p**k, scale) for k in range(r)))
     inputs.append(_coefficients(points))
     filters.append((Fraction(0),) * (r - 1) + (Fraction(1),))

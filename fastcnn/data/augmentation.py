@@ -301,9 +301,9 @@ def blend_numpy(images: Array, size: tuple[int, int], maps: Array, fill: float) 
         y: NDArray[np.int64] = m[:, 0, 0] * i + m[:, 0, 1] * j + m[:, 0, 2]
         x: NDArray[np.int64] = m[:, 1, 0] * i + m[:, 1, 1] * j + m[:, 1, 2]
         top = np.clip((y >> _FRACTION_BITS) + 2, 0, height + 2)
-        left = np.clip((x >> _FRACTION_BITS) + 2, 0, width + 2)
+        left_column = np.clip((x >> _FRACTION_BITS) + 2, 0, width + 2)
         each = np.arange(len(padded))[:, np.newaxis, np.newaxis]
-        corners = [padded[each, top + dy, left + dx] for dy in (0, 1) for dx in (0, 1)]
+        corners = [padded[each, top + dy, left_column + dx] for dy in (0, 1) for dx in (0, 1)]
         results[part] = _mixed(corners, y[..., np.newaxis], x[..., np.newaxis])
     return results
 

@@ -266,8 +266,8 @@ def _pieces_of_drawing(
 
 def _inside(pieces: list[_Piece], shape: tuple[int, ...]) -> bool:
     """Whether some piece is large enough for a drawing and touches no border."""
-    least = _LARGE_PIECE * min(shape)
-    return any(piece.side >= least and not piece.touches(shape) for piece in pieces)
+    smallest_piece = _LARGE_PIECE * min(shape)
+    return any(piece.side >= smallest_piece and not piece.touches(shape) for piece in pieces)
 
 
 def _doubt(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> None:

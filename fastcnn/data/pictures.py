@@ -307,8 +307,8 @@ def _grey_rows(image: Image) -> int:
         return 0  # the usual case, for which a few rows are enough
     lowest = np.asarray(image)[::-1]
     rows = lowest.reshape(len(lowest), -1)
-    other = np.flatnonzero((rows[:, 0] != 128) | (np.ptp(rows, axis=1) != 0))
-    count = int(other[0]) if len(other) else 0  # all grey is a grey picture
+    coded_rows = np.flatnonzero((rows[:, 0] != 128) | (np.ptp(rows, axis=1) != 0))
+    count = int(coded_rows[0]) if len(coded_rows) else 0  # all grey is a grey picture
     return count if count >= _GREY_ROWS else 0
 
 

@@ -49,8 +49,8 @@ def parts_ahead(
     def read(numbers: range) -> tuple[list[Array], Exception | None]:
         results = list[Array]()
         try:
-            some = _read(images, [parts[number] for number in numbers])
-            for number, part in zip(numbers, some, strict=True):
+            batches = _read(images, [parts[number] for number in numbers])
+            for number, part in zip(numbers, batches, strict=True):
                 results.append(convert(part, number))
         except Exception as error:  # the parts before it are used first
             return results, error
@@ -103,8 +103,8 @@ def give_way() -> None:
     if sys.platform == "linux":  # elsewhere a priority is that of the whole process
         with suppress(OSError):
             thread = get_native_id()
-            own = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, max(own, 10))
+            priority = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, max(priority, 10))
 
 
 def in_parts(data: Data, size: int) -> Iterator[tuple[slice, Any]]:

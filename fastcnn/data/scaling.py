@@ -130,7 +130,7 @@ def record_of(
     >>> record_of(np.array([[0, 255], [0, 255]], np.float32) / 255 - 0.5)
     SampleRecord(low=-0.5, high=0.5, rms=0.5, whole=False, negative=0.5, samples=2)
     """
-    low, high, signs, squares, whole, count, size = inf, -inf, 0, 0.0, True, 0, 0
+    low, high, signs, squares, are_integers, count, size = inf, -inf, 0, 0.0, True, 0, 0
     zero = middle if array.dtype == np.uint8 else 0
     for part in _parts(array, _distance(array, numbers)):
         if not part.size:
@@ -143,12 +143,12 @@ def record_of(
         signs += int(np.count_nonzero(part < zero))
         for chunk in _chunks(part):
             squares += float(np.vdot(chunk, chunk))
-            if whole and part.dtype.kind == "f":
-                whole = bool((chunk == np.rint(chunk)).all())
+            if are_integers and part.dtype.kind == "f":
+                are_integers = bool((chunk == np.rint(chunk)).all())
     if not size:
         return None
     rms = sqrt(squares / size) if isfinite(squares) else max(abs(low), abs(high))
-    return SampleRecord(low, high, rms, whole, signs / size, count)
+    return SampleRecord(low, high, rms, are_integers, signs / size, count)
 
 
 @dataclass
@@ -419,9 +419,9 @@ def _evenly(array: Samples, numbers: int) -> Array:
 
 def _parts(array: Samples, distance: int) -> Iterator[Array]:
     """Samples at this distance, some at a time, because each part may be a copy."""
-    some = max(1, _CHUNK // max(1, prod(array.shape[1:]))) * distance
-    for first in range(0, len(array), some):
-        yield array[first : first + some : distance]
+    step = max(1, _CHUNK // max(1, prod(array.shape[1:]))) * distance
+    for first in range(0, len(array), step):
+        yield array[first : first + step : distance]
 
 
 def _chunks(array: Array) -> Iterator[Array]:

@@ -131,8 +131,8 @@ class Group:
         """
         self.enter(OVER_SHARDS, samples, parts[0] if len(parts) else None)
         of = self.plan(min(samples, self.shards))
-        own = [sum_by_halves(parts[run], add) for run in of.runs]
-        values = dict[Block, Array](zip(of.slots, own, strict=True))
+        run_sums = [sum_by_halves(parts[run], add) for run in of.runs]
+        values = dict[Block, Array](zip(of.slots, run_sums, strict=True))
         if of.rounds:
             like = self._like(parts, of.leaves)
             for one in of.rounds:
@@ -238,14 +238,16 @@ class Group:
         A process without an error of its own gets a ``RuntimeError`` that names the rank and quotes
         its error. So nobody waits for a process that has gone.
         """
-        own: Exception | None = None
+        own_error: Exception | None = None
         try:
             yield
         except Exception as error:
-            own = error
-        texts = self.everyones("" if own is None else f"{type(own).__name__}: {own}")
-        if own is not None:
-            raise own
+            own_error = error
+        texts = self.everyones(
+            "" if own_error is None else f"{type(own_error).__name__}: {own_error}"
+        )
+        if own_error is not None:
+            raise own_error
         for rank, text in enumerate(texts):
             if text:
                 raise RuntimeError(f"rank {rank} of {self.size} cannot begin: {text}")

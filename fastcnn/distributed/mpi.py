@@ -64,10 +64,10 @@ class Comparison:
 
         if self._difference is not None:
             raise RuntimeError(self._difference)
-        own = as_numbers(call)
-        largest = np.empty_like(own)
-        request = self._comm.Iallreduce(own, largest, MPI.MAX)
-        self._under_way.append((request, own, largest))
+        own_numbers = as_numbers(call)
+        largest = np.empty_like(own_numbers)
+        request = self._comm.Iallreduce(own_numbers, largest, MPI.MAX)
+        self._under_way.append((request, own_numbers, largest))
 
     def done(self) -> bool:
         """Whether all calls so far have been compared; ``RuntimeError`` if one was different."""
@@ -350,12 +350,12 @@ def _threads(comm: Any) -> tuple[int, int]:
     from mpi4py import MPI
 
     here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    own = np.zeros(max(cores(), 1 + max(_own_cores())), np.int32)
-    own[_own_cores()] = 1
-    size = np.array([len(own)])
+    own_cores = np.zeros(max(cores(), 1 + max(_own_cores())), np.int32)
+    own_cores[_own_cores()] = 1
+    size = np.array([len(own_cores)])
     here.Allreduce(MPI.IN_PLACE, size, MPI.MAX)
     padded = np.zeros(int(size[0]), np.int32)
-    padded[: len(own)] = own
+    padded[: len(own_cores)] = own_cores
     users = np.empty_like(padded)
     here.Allreduce(padded, users, MPI.SUM)
     share = float((padded[padded > 0] / users[padded > 0]).sum())
@@ -388,8 +388,8 @@ _jobs: dict[int, _Job] = {}
 def _watch_over(comm: Any, patience: float) -> Watch:
     """The watch of this process."""
     names = np.empty((comm.size, 3), np.int64)
-    own = crc32(platform.node().encode()), os.getpid(), secrets.randbits(62)
-    comm.Allgather(np.array(own), names)
+    identity = crc32(platform.node().encode()), os.getpid(), secrets.randbits(62)
+    comm.Allgather(np.array(identity), names)
     message = death_of(comm.rank, comm.size, os.getpid())
     guard = Guard(f"fastcnn: {message}; the job ends", str(names[0, 2]))
     watch = Watch(BeatLine(comm.Dup()), names[:, :2].tolist(), patience, guard)

@@ -443,9 +443,9 @@ def conversion(shape: Shape, scaling: Scaling | None) -> Callable[[Array], Array
         result = np.empty(part.shape, np.float32)
         step = max(1, _PART // prod(shape))
         for first in range(0, len(part), step):
-            some = slice(first, first + step)
+            rows = slice(first, first + step)
             # The mean is float64, so that a large mean costs no digits.
-            result[some] = (part[some] - mean) / scale
+            result[rows] = (part[rows] - mean) / scale
         return result
 
     return convert

@@ -98,10 +98,10 @@ class Slot(NamedTuple):
             elif shape not in part.shapes:
                 expected = " or ".join(map(str, part.shapes))
                 return f"its {part.source} is {shape}, and must be {expected}"
-        more = shapes.keys() - {part.source for part in self.parts} - COUNTERS
-        if more:
-            hint = "; the layer has use_bias=False" if more == {"bias"} else ""
-            return f"the layer has no array for its {', '.join(sorted(more))}{hint}"
+        unused = shapes.keys() - {part.source for part in self.parts} - COUNTERS
+        if unused:
+            hint = "; the layer has use_bias=False" if unused == {"bias"} else ""
+            return f"the layer has no array for its {', '.join(sorted(unused))}{hint}"
         return None
 
 

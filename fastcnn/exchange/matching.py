@@ -60,10 +60,10 @@ def matched(modules: Modules, slots: Sequence[Slot], names: Names | None, ordere
         if (reason := slot.misfit(module, modules[module])) is not None:
             raise ValueError(f"{module} does not fit {quoted(slot.layer)} ({slot.name}): {reason}")
         fixed.append((slot, module))
-    rest = [slot for slot in slots if slot.name in by_name]
+    named_slots = [slot for slot in slots if slot.name in by_name]
     open_modules = {name: shapes for name, shapes in modules.items() if name not in named}
-    order = _order(open_modules, rest, ordered)
-    pairs = dict(zip((slot.name for slot in rest), order, strict=True))
+    order = _order(open_modules, named_slots, ordered)
+    pairs = dict(zip((slot.name for slot in named_slots), order, strict=True))
     pairs |= {slot.name: module for slot, module in fixed}
     return [(slot, pairs[slot.name]) for slot in slots]
 
@@ -201,11 +201,11 @@ def _together(modules: Modules, slots: Sequence[Slot]) -> _Matches:
     ranks = counter()  # of equal costs the longest beginning is first, then the first one
     start = _State((root, frozenset(root.entries), None), (), tuple(counts[p] for p in index), 0)
     waiting = [(0, 0, next(ranks), start)]
-    orders, least, steps = list[list[str]](), len(slots) * 2, 0
+    orders, lowest_cost, steps = list[list[str]](), len(slots) * 2, 0
     while waiting and len(orders) < 2:
         steps += 1
         cost, _, _, state = heappop(waiting)
-        if cost > least:
+        if cost > lowest_cost:
             break
         if steps > _MOST_STEPS:
             return _Matches(orders, False)
@@ -214,7 +214,7 @@ def _together(modules: Modules, slots: Sequence[Slot]) -> _Matches:
             frames = frames[2]
         if frames is None:
             orders.append([*state.order])
-            least = cost
+            lowest_cost = cost
             continue
         group, remaining, outer = frames
         for name in group.entries:

@@ -107,8 +107,10 @@ class _Export:
         inferred = graph.infer(shapes)
         for node in graph.nodes:
             self.graph.layer, self.graph.owner = names[node.output], node.layer.name
-            taken = [self._values[value] for value in node.inputs]
-            self._values.append(write_layer(self.graph, node.layer, taken, inferred[node.output]))
+            operands = [self._values[value] for value in node.inputs]
+            self._values.append(
+                write_layer(self.graph, node.layer, operands, inferred[node.output])
+            )
         self._named = set[str]()
         self._outputs = [
             self._output(value, name)
@@ -135,14 +137,14 @@ class _Export:
         graph, one = self.graph, self._values[value]
         graph.layer = graph.owner = name
         first = self._layout == "channels_first" and len(one.shape) == 3
-        done = (graph.first(one) if first else graph.plain(one)).name
-        if done != name:
+        result = (graph.first(one) if first else graph.plain(one)).name
+        if result != name:
             self._rename(name, graph.unique(f"{name}/inner"))
-            if done in self._input_names or done in self._named:
-                node = graph.onnx.helper.make_node("Identity", [done], [name], f"{name}/output")
+            if result in self._input_names or result in self._named:
+                node = graph.onnx.helper.make_node("Identity", [result], [name], f"{name}/output")
                 graph.nodes.append(node)
             else:
-                self._rename(done, name)
+                self._rename(result, name)
         self._named.add(name)
         return name, self._border(one.shape)
 

@@ -175,13 +175,13 @@ class _Work:
 
     def finished(self) -> OnnxGraph:
         """The graph, without the nodes and the constants that nothing takes."""
-        needed = set(self.ends)
+        needed_values = set(self.ends)
         nodes = []
         for node in reversed(list(self.nodes.values())):
-            if needed.intersection(node.outputs):
-                needed.update(uses_of([node]))
+            if needed_values.intersection(node.outputs):
+                needed_values.update(uses_of([node]))
                 nodes.append(node)
-        constants = {name: array for name, array in self.constants.items() if name in needed}
+        constants = {name: array for name, array in self.constants.items() if name in needed_values}
         return replace(self.graph, constants=constants, nodes=nodes[::-1])
 
 
@@ -288,18 +288,18 @@ def _gelu(work: _Work, node: OnnxNode) -> None:
         after = work.only_user(last.outputs[0])
         if after is None or after.operator not in ("Mul", "Div") or len(gone) > 6:
             return
-        others = [name for name in after.inputs if name != last.outputs[0]]
-        if len(others) != 1:
+        factors = [name for name in after.inputs if name != last.outputs[0]]
+        if len(factors) != 1:
             return
-        factor = work.number(others[0])
-        half = work.makers.get(others[0])
+        factor = work.number(factors[0])
+        half = work.makers.get(factors[0])
         inner = work.with_number(half, "Mul")
-        if factor is not None and not (after.operator == "Div" and after.inputs[0] == others[0]):
+        if factor is not None and not (after.operator == "Div" and after.inputs[0] == factors[0]):
             number = number / factor if after.operator == "Div" else number * factor
-        elif others[0] == x and after.operator == "Mul":
+        elif factors[0] == x and after.operator == "Mul":
             takes_x = True
         elif half is not None and inner is not None and inner[0] == x and after.operator == "Mul":
-            if work.only_user(others[0]) is None:
+            if work.only_user(factors[0]) is None:
                 return
             takes_x, number = True, number * inner[1]
             gone.append(half)
@@ -377,9 +377,9 @@ def _vector(work: _Work, node: OnnxNode | None, operator: str, value: str) -> st
     """The constant vector that a node multiplies or adds to a value."""
     if node is None or node.operator != operator or value not in node.inputs:
         return None
-    others = [name for name in node.inputs if name != value]
-    array = work.constants.get(others[0]) if len(others) == 1 else None
-    return others[0] if array is not None and array.ndim == 1 and array.size > 1 else None
+    vectors = [name for name in node.inputs if name != value]
+    array = work.constants.get(vectors[0]) if len(vectors) == 1 else None
+    return vectors[0] if array is not None and array.ndim == 1 and array.size > 1 else None
 
 
 def _matmul_bias(work: _Work, node: OnnxNode) -> None:
@@ -390,10 +390,10 @@ def _matmul_bias(work: _Work, node: OnnxNode) -> None:
     plus = work.only_user(node.outputs[0])
     if w is None or w.ndim != 2 or plus is None or plus.operator != "Add":
         return
-    others = [name for name in plus.inputs if name != node.outputs[0]]
-    bias = work.constants.get(others[0]) if len(others) == 1 else None
+    addends = [name for name in plus.inputs if name != node.outputs[0]]
+    bias = work.constants.get(addends[0]) if len(addends) == 1 else None
     if bias is not None and bias.shape == (w.shape[1],) and bias.dtype == w.dtype:
-        work.replace(plus, [node], "MatMulBias", [*node.inputs, others[0]], {})
+        work.replace(plus, [node], "MatMulBias", [*node.inputs, addends[0]], {})
 
 
 def _channels(array: Array, rank: int, count: int) -> Array | None:
@@ -412,10 +412,14 @@ def _scaled_filters(work: _Work, node: OnnxNode) -> None:
         after = work.only_user(node.outputs[0])
         if after is None or after.operator not in ("Mul", "Add", "Sub", "Div"):
             return
-        others = [name for name in after.inputs if name != node.outputs[0]]
-        array = work.constants.get(others[0]) if len(others) == 1 else None
+        operands = [name for name in after.inputs if name != node.outputs[0]]
+        array = work.constants.get(operands[0]) if len(operands) == 1 else None
         w = work.constants.get(node.inputs[1])
-        if array is None or w is None or (after.operator == "Div" and after.inputs[0] == others[0]):
+        if (
+            array is None
+            or w is None
+            or (after.operator == "Div" and after.inputs[0] == operands[0])
+        ):
             return
         is_norm = node.operator == "BatchNormalization"
         if is_norm and len(node.outputs) > 1:
@@ -454,7 +458,7 @@ def _with_scale(
         if bias is None or bias.shape != w.shape:
             return None
         new, moved = w * scale, bias * scale + shift
-        rest = list(node.inputs[3:])
+        statistics = list(node.inputs[3:])
     else:
         name = node.inputs[2] if len(node.inputs) > 2 else ""
         bias = work.constants.get(name) if name else np.zeros(len(scale), w.dtype)
@@ -466,7 +470,7 @@ def _with_scale(
             groups = node.integer("group", 1)
             parts = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
             new = (parts * scale.reshape(groups, 1, -1, *[1] * (w.ndim - 2))).reshape(w.shape)
-        moved, rest = bias * scale + shift, []
+        moved, statistics = bias * scale + shift, []
     if not (np.isfinite(new).all() and np.isfinite(moved).all()):
         return None
     label = node.outputs[0]
@@ -474,7 +478,7 @@ def _with_scale(
         work.constant(f"{label}:w", new.astype(w.dtype)),
         work.constant(f"{label}:b", moved.astype(w.dtype)),
     ]
-    return [node.inputs[0], *names, *rest]
+    return [node.inputs[0], *names, *statistics]
 
 
 def _scale_and_shift(work: _Work, node: OnnxNode) -> None:

@@ -80,9 +80,9 @@ class OnnxGraph:
             The name of the output.
         """
         name = self.unique(f"{self.layer}/{part}" if part else self.layer)
-        taken = [inputs] if isinstance(inputs, str) else list(inputs)
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(self.onnx.helper.make_node(operator, taken, [name], name, **given))
+        names = [inputs] if isinstance(inputs, str) else list(inputs)
+        present = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(self.onnx.helper.make_node(operator, names, [name], name, **present))
         return name
 
     def constant(self, array: Any, part: str) -> str:

@@ -260,8 +260,8 @@ def reduce_(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     over = reduced_axes(node, x.rank, known(axes_input))
     if not over:
         return [x]
-    kept = tuple(1 if i in over else side for i, side in enumerate(x.shape))
-    shape = kept
+    shape_with_ones = tuple(1 if i in over else side for i, side in enumerate(x.shape))
+    shape = shape_with_ones
     if not node.integer("keepdims", 1):
         shape = tuple(side for i, side in enumerate(x.shape) if i not in over)
     if x.batch in over:
@@ -276,7 +276,7 @@ def reduce_(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     summing = OnnxNode(old.operator, node.name, ("x",), ("y",), old.attributes, 12)
     trace.uses["y"] += 1
     (result,) = trace.operation(summing, [x], batch=x.batch, free_layout=True)
-    return [in_shape(trace, replace(result, shape=kept), shape)]
+    return [in_shape(trace, replace(result, shape=shape_with_ones), shape)]
 
 
 @emits("BatchNormalization")
@@ -292,8 +292,8 @@ def batch_normalization(trace: Trace, node: OnnxNode, inputs: Values) -> list[Va
         return _leading(trace, node, inputs)
     if any(one is not None and one.shape != (x.shape[1],) for one in arrays):
         raise node.error(f"scale, bias, mean and variance must be vectors of {x.shape[1]}")
-    rest = tuple(i for i in x.axes if i != 1)
-    value = trace.laid_out(x, (*rest, 1)) if x.rank != 4 or x.batch != 0 else trace.image(x)
+    other_axes = tuple(i for i in x.axes if i != 1)
+    value = trace.laid_out(x, (*other_axes, 1)) if x.rank != 4 or x.batch != 0 else trace.image(x)
     assert value is not None
     assert value.tensor is not None
     epsilon = node.number("epsilon", 1e-5)
@@ -318,13 +318,13 @@ def layer_normalization(trace: Trace, node: OnnxNode, inputs: Values) -> list[Va
         raise NotBatched
     if node.integer("only", 0) and axis < x.rank - 1:
         return None if x.batch is None else trace.operation(node, inputs, batch=x.batch)
-    more = any(name and trace.uses[name] for name in node.outputs[1:])
+    has_more_outputs = any(name and trace.uses[name] for name in node.outputs[1:])
     lacks_bias = len(inputs) > 2 and inputs[2] is not None and bias is None
-    if scale is None or lacks_bias or more or not x.is_float or 0 in x.shape:
+    if scale is None or lacks_bias or has_more_outputs or not x.is_float or 0 in x.shape:
         return None if x.batch is None else trace.operation(node, inputs, batch=x.batch)
     row = x.shape[axis:]
-    rest = tuple(i for i in x.axes if i not in over)
-    value = trace.laid_out(x, (*rest, *over))
+    other_axes = tuple(i for i in x.axes if i not in over)
+    value = trace.laid_out(x, (*other_axes, *over))
     assert value.tensor is not None
     axes: Any = -1 if len(over) == 1 else tuple(range(-len(over), 0))
     try:

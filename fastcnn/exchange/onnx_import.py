@@ -111,13 +111,13 @@ def _asked_shapes(
         shape = tuple(count("input_shape", side) for side in sides)
         if channels_last and len(shape) == 3:
             shape = shape[2], shape[0], shape[1]
-        needed = declared[name]
-        if needed is not None and (
-            len(shape) != len(needed) - 1
-            or any(isinstance(a, int) and a != b for a, b in zip(needed[1:], shape, strict=True))
+        expected = declared[name]
+        if expected is not None and (
+            len(shape) != len(expected) - 1
+            or any(isinstance(a, int) and a != b for a, b in zip(expected[1:], shape, strict=True))
         ):
             raise ValueError(
-                f"input_shape must fit {quoted(name)}, which the file declares as {needed}, got "
+                f"input_shape must fit {quoted(name)}, which the file declares as {expected}, got "
                 f"{tuple(sides)}"
             )
         result[name] = shape

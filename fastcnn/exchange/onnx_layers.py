@@ -120,8 +120,8 @@ def _convolution(graph: OnnxGraph, layer: Any, inputs: Sequence[Value], shape: S
     (x,) = inputs
     w = graph.constant(_filters(arrays_of(layer)["w"]), "w")
     part = "convolution" if layer.activation else ""
-    taken = _with_bias(graph, layer, [x.name, w])
-    y = graph.add("Conv", taken, part, **_of_convolution(layer.geometry(x.shape)))
+    operands = _with_bias(graph, layer, [x.name, w])
+    y = graph.add("Conv", operands, part, **_of_convolution(layer.geometry(x.shape)))
     return Value(_relu(graph, y, layer.activation), shape)
 
 
@@ -129,7 +129,7 @@ def _transposed(graph: OnnxGraph, layer: Any, inputs: Sequence[Value], shape: Sh
     (x,) = inputs
     g = layer.geometry(x.shape)  # of the convolution that goes the other way
     attributes = _of_convolution(g)
-    more = [
+    extra = [
         side - ((before - 1) * step + (k - 1) * dilation + 1 - low - high)
         for side, before, step, k, dilation, low, high in (
             (g.h, g.oh, g.stride_h, g.kh, g.dilation_h, g.pad_top, g.pad_bottom),
@@ -137,9 +137,9 @@ def _transposed(graph: OnnxGraph, layer: Any, inputs: Sequence[Value], shape: Sh
         )
     ]
     w = graph.constant(_filters(arrays_of(layer)["w"]), "w")  # (IC, OC/groups, KH, KW)
-    taken = _with_bias(graph, layer, [x.name, w])
+    operands = _with_bias(graph, layer, [x.name, w])
     part = "convolution" if layer.activation else ""
-    y = graph.add("ConvTranspose", taken, part, output_padding=more, **attributes)
+    y = graph.add("ConvTranspose", operands, part, output_padding=extra, **attributes)
     return Value(_relu(graph, y, layer.activation), shape)
 
 
@@ -151,9 +151,9 @@ def _separable(
     w = graph.constant(_filters(arrays["depthwise_w"]), "depthwise_w")
     y = graph.add("Conv", (x.name, w), "depthwise", **_of_convolution(depthwise))
     w = graph.constant(_filters(arrays["pointwise_w"]), "pointwise_w")
-    taken = _with_bias(graph, layer, [y, w])
+    operands = _with_bias(graph, layer, [y, w])
     part = "pointwise" if layer.activation else ""
-    y = graph.add("Conv", taken, part, **_of_convolution(pointwise))
+    y = graph.add("Conv", operands, part, **_of_convolution(pointwise))
     return Value(_relu(graph, y, layer.activation), shape)
 
 
@@ -165,8 +165,8 @@ def _dense(graph: OnnxGraph, layer: Dense, inputs: Sequence[Value], shape: Shape
         turned[x.order] = w
         w = turned
     part = "product" if layer.activation else ""
-    taken = _with_bias(graph, layer, [x.name, graph.constant(w, "w")])
-    y = graph.add("Gemm", taken, part)
+    operands = _with_bias(graph, layer, [x.name, graph.constant(w, "w")])
+    y = graph.add("Gemm", operands, part)
     return Value(_relu(graph, y, layer.activation), shape)
 
 
@@ -315,10 +315,10 @@ def _layer_norm(graph: OnnxGraph, layer: LayerNorm, inputs: Sequence[Value], sha
     elif count == 1 and len(x.shape) == 1:
         gamma, beta = (None if one is None else _per_channel(one, x) for one in (gamma, beta))
     scale = np.ones(row, np.float32) if gamma is None else gamma
-    taken = [x.name, graph.constant(scale, "gamma")]
+    operands = [x.name, graph.constant(scale, "gamma")]
     if beta is not None:
-        taken.append(graph.constant(beta, "beta"))
-    return _like(x, graph.add("LayerNormalization", taken, axis=-count, epsilon=layer.epsilon))
+        operands.append(graph.constant(beta, "beta"))
+    return _like(x, graph.add("LayerNormalization", operands, axis=-count, epsilon=layer.epsilon))
 
 
 def _layer_norm_of_channels(
@@ -475,8 +475,8 @@ def _cropping(graph: OnnxGraph, layer: Any, inputs: Sequence[Value], shape: Shap
     top, _, left, _ = four_sides("cropping", layer.cropping, "four sides")
     limits = ((top, left), (top + shape[0], left + shape[1]), (2, 3))
     names = zip(limits, ("starts", "ends", "axes"), strict=True)
-    taken = [graph.constant(np.array(numbers, np.int64), part) for numbers, part in names]
-    return Value(graph.add("Slice", (x.name, *taken)), shape)
+    operands = [graph.constant(np.array(numbers, np.int64), part) for numbers, part in names]
+    return Value(graph.add("Slice", (x.name, *operands)), shape)
 
 
 def _depth_to_space(
@@ -517,8 +517,8 @@ def _factor(size: int, new_size: int) -> float:
 
 def _in_one_order(graph: OnnxGraph, inputs: Sequence[Value], shape: Shape) -> list[Value]:
     """Vectors in one order of features; what broadcasts along the features has none."""
-    whole = [value for value in inputs if value.shape == shape]
-    if all(same_order(value.order, whole[0].order) for value in whole):
+    full = [value for value in inputs if value.shape == shape]
+    if all(same_order(value.order, full[0].order) for value in full):
         return [*inputs]
     return [graph.plain(value) for value in inputs]
 
@@ -643,10 +643,10 @@ def write_layer(graph: OnnxGraph, layer: Layer, inputs: Sequence[Value], shape: 
     Raises ``ValueError`` for a layer of a user's own without a method ``to_onnx``.
     """
     values = [graph.first(value) for value in inputs]
-    own = getattr(type(layer), "to_onnx", None)
-    if own is not None:
+    method = getattr(type(layer), "to_onnx", None)
+    if method is not None:
         names = [graph.plain(v).name if v.order is not None else v.name for v in values]
-        name = own(layer, graph, names if layer.takes_several else names[0])
+        name = method(layer, graph, names if layer.takes_several else names[0])
         if not isinstance(name, str):
             raise TypeError(
                 f"to_onnx of {type(layer).__name__} must return the name of its output, got "

@@ -85,13 +85,13 @@ def without_scaling(graph: OnnxGraph, images_last: bool) -> tuple[OnnxGraph, Sca
     if name in {one.name for one in graph.outputs}:
         return graph, None
     start = graph.inputs[0]
-    rest = [
+    other_nodes = [
         replace(node, inputs=tuple(start.name if one == name else one for one in node.inputs))
         for node in graph.nodes
         if node not in nodes
     ]
     inputs = [replace(start, dtype=np.dtype(np.float32))]
-    return replace(graph, inputs=inputs, nodes=rest), scaling
+    return replace(graph, inputs=inputs, nodes=other_nodes), scaling
 
 
 def class_names(metadata: Mapping[str, str], counts: set[int]) -> list[str] | None:

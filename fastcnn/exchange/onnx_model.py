@@ -100,8 +100,8 @@ class OnnxModel(Model):
         del self._starts
         self._knowledge.is_known("layout")
         self._build_anew(shapes)
-        own = set(map(id, self.layers))
-        store.forget([key for key, layer in store.layers.items() if id(layer) not in own])
+        own_layers = set(map(id, self.layers))
+        store.forget([key for key, layer in store.layers.items() if id(layer) not in own_layers])
         if not self._needed:
             store.settle(source)
         self._file_version = self._weights.watch.version()
@@ -158,10 +158,10 @@ class OnnxModel(Model):
         return self._traced_for(shapes, None, first=True)
 
     def _probe_shape(self, declared: Declared, probe: int, batch: int) -> Shape:
-        asked = self._asked_shapes.get(declared.name)
-        if asked is not None:
+        requested = self._asked_shapes.get(declared.name)
+        if requested is not None:
             first = (declared.shape or (None,))[0]
-            return (first if isinstance(first, int) else batch, *asked)
+            return (first if isinstance(first, int) else batch, *requested)
         if declared.shape is None:
             raise OnnxFileError(
                 f"input {quoted(declared.name)} has no declared number of axes, which fastcnn needs"
@@ -525,9 +525,9 @@ class OnnxModel(Model):
     def _signature(self, graph: Graph, shapes: tuple[Shape, ...]) -> str:
         """A text that is equal for equal programs; a graph's own text is made once."""
         math = get_math()
-        own = self._signatures.get((id(graph), math, shapes))
-        if own is not None and own[0] is graph:  # not another graph at its address
-            return own[1]
+        signature = self._signatures.get((id(graph), math, shapes))
+        if signature is not None and signature[0] is graph:  # not another graph at its address
+            return signature[1]
         owned = {id(layer): i for i, layer in enumerate(self.layers)}
         layers = [
             owned[id(layer)] if id(layer) in owned else _description(layer)

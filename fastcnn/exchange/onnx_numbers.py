@@ -186,13 +186,13 @@ def aligned(trace: Trace, node: OnnxNode, values: Sequence[Value]) -> list[Value
             result.append(Value(array.shape, one.dtype, lying))
             continue
         value = trace.plain(one)
-        own = rank - value.rank
-        if (None if value.batch is None else value.batch + own) != batch:
+        leading_axes = rank - value.rank
+        if (None if value.batch is None else value.batch + leading_axes) != batch:
             raise NotBatched
-        order = tuple(axis - own for axis in axes if axis >= own)
+        order = tuple(axis - leading_axes for axis in axes if axis >= leading_axes)
         value = trace.laid_out(value, order)
         assert value.tensor is not None
-        shape = (1,) * own + value.shape
+        shape = (1,) * leading_axes + value.shape
         tensor = trace.shaped(value.tensor, tuple(shape[axis] for axis in axes))
         result.append(Value(shape, value.dtype, None, tensor, axes, batch))
     return result

@@ -91,8 +91,8 @@ def matmul(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
             places.append(None)
             stack = one.constant.shape[:-2]
             if stack and max(stack) > 1 and len(stack) == rank - 2:
-                other = right if one is left else left
-                if other.batch == 0 and stack[0] > 1:
+                operand = right if one is left else left
+                if operand.batch == 0 and stack[0] > 1:
                     raise NotBatched
             continue
         if one.batch is None:
@@ -235,10 +235,10 @@ def replace_outputs(node: OnnxNode, i: int) -> OnnxNode:
 
 def _of_one_sample(states: Array, axis: int) -> Array:
     """States that are equal for all samples, as those of one sample."""
-    own = states.take([0], axis) if states.ndim > axis and states.shape[axis] else states
-    if not np.array_equal(np.broadcast_to(own, states.shape), states):
+    state = states.take([0], axis) if states.ndim > axis and states.shape[axis] else states
+    if not np.array_equal(np.broadcast_to(state, states.shape), states):
         raise NotBatched
-    return own
+    return state
 
 
 @emits("QuantizeLinear", "DequantizeLinear")

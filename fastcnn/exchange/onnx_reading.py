@@ -240,8 +240,8 @@ def _node(one: Any, context: _Context, constants: dict[str, Array]) -> Iterator[
         return
     least, most = _number_of_inputs(one.op_type, context.opset)
     if not least <= len(inputs) <= most:
-        needed = str(least) if least == most else f"{least} to {most}"
-        raise OnnxFileError(f"{label}: the number of inputs must be {needed}, got {len(inputs)}")
+        expected = str(least) if least == most else f"{least} to {most}"
+        raise OnnxFileError(f"{label}: the number of inputs must be {expected}, got {len(inputs)}")
     if one.op_type == "ConstantOfShape" and "value" in tensors:
         name = f"{outputs[0]}:value"
         while name in constants:
@@ -301,12 +301,12 @@ def _branch(
             raise OnnxFileError(f"tensor {quoted(tensor.name)} has no name of its own")
         inner[tensor.name] = tensor_array(tensor, context.folder)
     nodes = [node for one in graph.node for node in _node(one, context, inner)]
-    own = {*inner, *(name for node in nodes for name in node.outputs if name)}
+    own_names = {*inner, *(name for node in nodes for name in node.outputs if name)}
     results = tuple(one.name for one in graph.output)
     names_read = (*(name for node in nodes for name in node.inputs if name), *results)
-    around = tuple(dict.fromkeys(name for name in names_read if name not in own))
+    around = tuple(dict.fromkeys(name for name in names_read if name not in own_names))
     branch = Branch(around, tuple(_in_order(around, inner, nodes)), results)
-    names = {name: context.prefix + name for name in own}
+    names = {name: context.prefix + name for name in own_names}
     for name, array in inner.items():
         if names[name] in constants:
             raise OnnxFileError(f"{label} makes {quoted(names[name])}, which is there already")

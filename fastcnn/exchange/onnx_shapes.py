@@ -216,35 +216,35 @@ def cut(trace: Trace, node: OnnxNode, x: Value, cuts: dict[int, slice]) -> Value
     """A part of a value along some axes of the file, in the order in which it lies."""
     x = trace.plain(x)
     shape = list(x.shape)
-    needed = {}
+    sources = {}
     for axis, part in cuts.items():
         shape[axis] = len(range(*part.indices(x.shape[axis])))
         if shape[axis] != x.shape[axis] or (part.step or 1) != 1:
-            needed[axis] = part
-    if not needed:
+            sources[axis] = part
+    if not sources:
         return x
-    if x.batch in needed:
+    if x.batch in sources:
         raise NotBatched
     image = x.rank == 4 and x.batch == 0 and x.axes == (2, 3, 1) and 0 not in shape
-    if image and set(needed) <= {2, 3} and all((p.step or 1) == 1 for p in needed.values()):
+    if image and set(sources) <= {2, 3} and all((p.step or 1) == 1 for p in sources.values()):
         sides = []
         for axis in (2, 3):
-            part = needed.get(axis, slice(0, x.shape[axis]))
+            part = sources.get(axis, slice(0, x.shape[axis]))
             start, stop, _ = part.indices(x.shape[axis])
             sides.append((start, x.shape[axis] - stop))
         assert x.tensor is not None
         tensor = trace.call(Cropping2D((sides[0], sides[1])), x.tensor)
         return replace(x, shape=tuple(shape), tensor=tensor)
-    if 0 not in shape and all((part.step or 1) == 1 for part in needed.values()):
-        return replace(_cropped(trace, x, needed), shape=tuple(shape))
+    if 0 not in shape and all((part.step or 1) == 1 for part in sources.values()):
+        return replace(_cropped(trace, x, sources), shape=tuple(shape))
     offset = 0 if x.batch is None else 1
-    places = [x.place(axis) + offset for axis in needed]
+    places = [x.place(axis) + offset for axis in sources]
     lists = [
-        [part.start or 0 for part in needed.values()],
+        [part.start or 0 for part in sources.values()],
         [-_FAR if part.stop is None and (part.step or 1) < 0 else
-         _FAR if part.stop is None else part.stop for part in needed.values()],
+         _FAR if part.stop is None else part.stop for part in sources.values()],
         places,
-        [part.step or 1 for part in needed.values()],
+        [part.step or 1 for part in sources.values()],
     ]  # fmt: skip
     cutting = OnnxNode("Slice", node.name, ("x", "s", "e", "a", "t"), ("y",), {}, 13)
     return _in_place(trace, cutting, [x, *(constant(np.asarray(one, np.int64)) for one in lists)])

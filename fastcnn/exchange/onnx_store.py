@@ -118,9 +118,9 @@ class LayerStore:
                 target = targets[name].reshape(source.shape)
                 copy_into(target, source)
                 order = np.argsort([-stride for stride in source.strides], kind="stable")
-                whole = source.transpose(order).flags.c_contiguous
+                contiguous = source.transpose(order).flags.c_contiguous
                 constant = names.get(source.ctypes.data)
-                if constant is not None and whole and source.dtype == self.dtype:
+                if constant is not None and contiguous and source.dtype == self.dtype:
                     shape, places = graph.constants[constant].shape, tuple(map(int, order))
                     self._moved[constant] = _Place(layer, name, source.shape, places, shape)
         self._settled = True
@@ -150,8 +150,8 @@ class LayerStore:
 
     def without_stand_ins(self, graph: OnnxGraph) -> OnnxGraph:
         """The graph without the constants that became weights, for a copy of the model."""
-        rest = {k: v for k, v in graph.constants.items() if k not in self._moved}
-        return replace(graph, constants=rest)
+        constants = {k: v for k, v in graph.constants.items() if k not in self._moved}
+        return replace(graph, constants=constants)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_stand_ins": {}}

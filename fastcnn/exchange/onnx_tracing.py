@@ -354,8 +354,8 @@ class Trace:
         outputs = self._outputs_for(node, dummies, unknown)
         results = list[Value]()
         for i, output in enumerate(outputs):
-            taken = i < len(node.outputs) and node.outputs[i] and self.uses[node.outputs[i]]
-            if not taken:
+            is_used = i < len(node.outputs) and node.outputs[i] and self.uses[node.outputs[i]]
+            if not is_used:
                 results.append(constant(np.zeros(0)))
                 continue
             axes = tuple(axis for axis in range(output.ndim) if axis != batch)
@@ -449,8 +449,8 @@ class Trace:
                 assert value.tensor is not None
                 ends[id(value.tensor)] = value.tensor
             outputs.append(value)
-        needed = _needed(ends.values())
-        used = [i for i, tensor in enumerate(self.tensors) if id(tensor) in needed]
+        needed_values = _needed(ends.values())
+        used = [i for i, tensor in enumerate(self.tensors) if id(tensor) in needed_values]
         graph = between([self.tensors[i] for i in used], list(ends.values()))
         return graph, outputs, used
 

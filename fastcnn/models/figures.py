@@ -127,9 +127,9 @@ def accumulated_step(
     gradient = np.zeros_like(gradient_of_part)
     with unchanged_by_errors(state):
         for first in range(0, len(images), size):
-            some = slice(first, first + size)
-            of_part = None if weights is None else weights[some]
-            part, of_targets = images[some], targets[some]
+            rows = slice(first, first + size)
+            of_part = None if weights is None else weights[rows]
+            part, of_targets = images[rows], targets[rows]
             loss_sum, right, _ = model._gradients(
                 part, of_targets, loss, model.rng, of_part, optimizer, observe
             )

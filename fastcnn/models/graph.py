@@ -151,8 +151,8 @@ class Graph:
 
     def with_layers(self, layers: Sequence[Layer]) -> Graph:
         """The same graph of other layers, in the order of :attr:`layers`."""
-        other = dict(zip(map(id, self.layers), layers, strict=True))
-        nodes = (node._replace(layer=other[id(node.layer)]) for node in self.nodes)
+        copies = dict(zip(map(id, self.layers), layers, strict=True))
+        nodes = (node._replace(layer=copies[id(node.layer)]) for node in self.nodes)
         return Graph(self.names, nodes, self.outputs)
 
     def to_outputs(self, values: Sequence[int]) -> Graph:

@@ -95,15 +95,15 @@ class Inspection(DescribedNet):
         parts = images.parts if isinstance(images, Several) else (images,)
         results: list[Array] = []
         for first in range(0, max(len(images), 1), size):
-            some = slice(first, first + size)
+            rows = slice(first, first + size)
             arrays = self._values(
-                [batch(part[some], self.dtype, self.scaling) for part in parts], points
+                [batch(part[rows], self.dtype, self.scaling) for part in parts], points
             )
             if not first:
                 shapes = [(len(images), *array.shape[1:]) for array in arrays]
                 results = [np.empty(shape, self.dtype) for shape in shapes]
             for result, array in zip(results, arrays, strict=True):
-                result[some] = array
+                result[rows] = array
         return results if isinstance(layer, list | tuple) else results[0]
 
     def _point(self, layer: LayerChoice) -> Point:
@@ -223,11 +223,11 @@ class Inspection(DescribedNet):
         parts = images.parts if isinstance(images, Several) else (images,)
         results = [np.empty(part.shape, self.dtype) for part in parts]
         for first in range(0, len(images), size):
-            some = slice(first, first + size)
-            batches = [batch(part[some], self.dtype, self.scaling) for part in parts]
-            of_some = through(graph, batches, [dy[some] for dy in dys], self.engine)
+            rows = slice(first, first + size)
+            batches = [batch(part[rows], self.dtype, self.scaling) for part in parts]
+            of_some = through(graph, batches, [dy[rows] for dy in dys], self.engine)
             for result, gradient in zip(results, of_some, strict=True):
-                result[some] = gradient
+                result[rows] = gradient
         if isinstance(images, Several):
             return results
         return results[0].reshape(np.shape(x))  # type: ignore[arg-type]

@@ -565,16 +565,16 @@ def resume(
     model: Net, file: ModelFile, fit: Fit, *, compares_loss: bool, compares_optimizer: bool
 ) -> None:
     """Continue a checkpoint's training, after all of it was checked."""
-    other = model_from(file, Net)
-    if other.progress is None:
+    file_model = model_from(file, Net)
+    if file_model.progress is None:
         raise file.error("it holds a model, but no training to resume")
     structure, file_structure = (
         ([to_dict(layer) for layer in one.layers], one._graph.as_dict(), shapes, one.dtype)
-        for one, shapes in ((model, fit.shapes), (other, other._known_shapes()))
+        for one, shapes in ((model, fit.shapes), (file_model, file_model._known_shapes()))
     )
     if structure != file_structure:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
-    knowledge = other._knowledge
+    knowledge = file_model._knowledge
     if isinstance(fit.data.images, Stream):
         if not fit.data.images.can_resume:
             raise ValueError(
@@ -583,16 +583,16 @@ def resume(
             )
     else:
         knowledge.check("x", fit.data.images)  # first, because it says how other data are other
-    progress = other.progress
-    if model._knowledge.scaling != other._knowledge.scaling:
+    progress = file_model.progress
+    if model._knowledge.scaling != file_model._knowledge.scaling:
         raise ValueError(
-            f"scaling of the model must be that of the training, {other._knowledge.scaling!r}, got "
-            f"{model._knowledge.scaling!r}"
+            f"scaling of the model must be that of the training, "
+            f"{file_model._knowledge.scaling!r}, got {model._knowledge.scaling!r}"
         )
-    if model._classes is not None and model._classes != other._classes:
+    if model._classes is not None and model._classes != file_model._classes:
         raise ValueError(
-            f"classes of the model must be those of the training, {quoted(other._classes)}, got "
-            f"{quoted(model._classes)}"
+            f"classes of the model must be those of the training, "
+            f"{quoted(file_model._classes)}, got {quoted(model._classes)}"
         )
     if "shards" in progress.settings and "shards" not in fit.settings:
         raise ValueError(
@@ -617,9 +617,9 @@ def resume(
             f"metrics must be of the outputs that those of the training in {file.path} are of, "
             f"because it stopped within an epoch; training_metrics=False leaves them out"
         )
-    if compares_loss and repr(fit.loss) != repr(other.loss):
+    if compares_loss and repr(fit.loss) != repr(file_model.loss):
         raise ValueError(
-            f"loss must be that of the training, {quoted(other.loss)}, got {quoted(fit.loss)}"
+            f"loss must be that of the training, {quoted(file_model.loss)}, got {quoted(fit.loss)}"
         )
     if compares_optimizer and _but_rate(fit.optimizer) != _but_rate(progress.optimizer):
         raise ValueError(
@@ -627,11 +627,11 @@ def resume(
             f"{quoted(fit.optimizer)}"
         )
     model._build_once(fit.shapes)
-    model.set_weights(other.get_weights() if progress.weights is None else progress.weights)
-    model.rng, model.loss, model._knowledge = other.rng, other.loss, other._knowledge
+    model.set_weights(file_model.get_weights() if progress.weights is None else progress.weights)
+    model.rng, model.loss, model._knowledge = file_model.rng, file_model.loss, file_model._knowledge
     progress.optimizer.belong(model._ownership, progress)
-    model._preparation = model._preparation or other._preparation
-    model._classes = other._classes
+    model._preparation = model._preparation or file_model._preparation
+    model._classes = file_model._classes
     progress.weights = None
     progress.take_callbacks(fit.callbacks)
     model.progress = progress

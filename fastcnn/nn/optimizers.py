@@ -289,8 +289,9 @@ class Optimizer(FixedAttributes):
     def running(self) -> Iterator[None]:
         """Within this context a ``fit`` uses the optimizer, and no other ``fit`` can."""
         claim = os.getpid(), object()
-        other = self._claims.setdefault("fit", claim)  # only one of two threads gets its claim in
-        if other is not claim:
+        # Only one of two threads gets its claim in.
+        earlier_claim = self._claims.setdefault("fit", claim)
+        if earlier_claim is not claim:
             self.check_free()
             self._claims["fit"] = claim  # the other claim was made in a parent process
         try:

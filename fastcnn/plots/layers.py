@@ -85,11 +85,11 @@ def feature_maps(
         canvas.draw_pixels(ax, picture, name)
     shown = [maps[..., channel] for channel in channels]
     scale = canvas.scale_of(shown)
-    drawn = None
+    image = None
     for ax, channel, values in zip(axes[len(panels) :], channels, shown, strict=True):
-        drawn = canvas.show(ax, values, str(channel), **scale)
-    assert drawn is not None
-    canvas.colour_bar(target, drawn, axes)
+        image = canvas.show(ax, values, str(channel), **scale)
+    assert image is not None
+    canvas.colour_bar(target, image, axes)
     canvas.headline(target, f"{title}: {maps.shape[0]}×{maps.shape[1]}, {hint}", wide)
     return target
 
@@ -237,8 +237,8 @@ def _grey(
     axes = canvas.grid(target, len(chosen), columns)
     scale = _symmetric(weights)
     for ax, index in zip(axes, chosen, strict=True):
-        drawn = canvas.show(ax, weights[..., index], str(index), **scale)
-    canvas.colour_bar(target, drawn, axes)
+        image = canvas.show(ax, weights[..., index], str(index), **scale)
+    canvas.colour_bar(target, image, axes)
     canvas.headline(target, f"{size}, {hint}", width)
     return target
 
@@ -278,14 +278,14 @@ def _table(
     height = 0.92 * width * table.shape[0] / table.shape[1] + 1.0
     target = canvas.figure_of(figure, width, min(max(height, 2.0), 60.0))
     ax = target.add_subplot()
-    drawn = canvas.show(ax, table, **_symmetric(weights))
+    image = canvas.show(ax, table, **_symmetric(weights))
     for side_line in ax.spines.values():
         side_line.set_visible(False)
     for numbers, side, put in ((columns, kw, ax.set_xticks), (rows, kh, ax.set_yticks)):
         places = [i * (side + 1) + (side - 1) / 2 for i in range(len(numbers))]
         put(places, list(map(str, numbers)))
     _label(ax, "filter", "input channel")
-    canvas.colour_bar(target, drawn, [ax])
+    canvas.colour_bar(target, image, [ax])
     canvas.headline(target, f"{size}, {filters_hint}, {channels_hint}", width)
     return target
 
@@ -306,10 +306,10 @@ def _matrix(
     height = min(8.0, max(2.2, 0.85 * width * matrix.shape[0] / matrix.shape[1] + 1.1))
     target = canvas.figure_of(figure, width, height)
     ax = target.add_subplot()
-    drawn = ax.imshow(matrix, aspect="auto", interpolation="nearest", **_symmetric(weights))
+    image = ax.imshow(matrix, aspect="auto", interpolation="nearest", **_symmetric(weights))
     _number_ticks(ax, inputs, outputs)
     _label(ax, "input", "output")
-    canvas.colour_bar(target, drawn, [ax])
+    canvas.colour_bar(target, image, [ax])
     canvas.headline(target, f"{title}: {words}, {more}", width)
     return target
 

@@ -80,11 +80,11 @@ def saliency(
             "vmin": 0.0,
             "vmax": float(np.nanmax(size)) or 1.0,
         }
-        drawn = canvas.show(three[1], size, "|gradient|", **low)
+        image = canvas.show(three[1], size, "|gradient|", **low)
         canvas.draw_pixels(three[2], picture, "both")
         strength = size / low["vmax"]
         three[2].imshow(size, alpha=np.clip(strength, 0, 1) * 0.85, **low)
-        canvas.colour_bar(target, drawn, three)
+        canvas.colour_bar(target, image, three)
     canvas.headline(target, title, wide)
     return target
 
@@ -152,10 +152,10 @@ def occlusion(
     canvas.draw_pixels(axes[0], sample[0], "input")
     most = float(np.abs(fall).max()) or 1.0
     scale: dict[str, Any] = {"cmap": canvas.BOTH_SIGNS + "_r", "vmin": -most, "vmax": most}
-    drawn = canvas.show(axes[1], fall, "fall of the prediction", **scale)
+    image = canvas.show(axes[1], fall, "fall of the prediction", **scale)
     canvas.draw_pixels(axes[2], sample[0], "both")
     axes[2].imshow(fall, alpha=np.abs(fall) / most * 0.8, **scale)
-    canvas.colour_bar(target, drawn, axes)
+    canvas.colour_bar(target, image, axes)
     canvas.headline(
         target, f"output {model.class_name(number)} where a part of the input is covered", wide
     )

@@ -94,9 +94,9 @@ def _small_integers(rng: np.random.Generator, shape: Shape, case: Case) -> Array
     if largest < 1:
         raise ValueError(f"{case.name}: sums of {terms} terms are too long to be exact")
     while True:
-        drawn = np.asarray(rng.integers(-largest, largest + 1, size=shape), np.float64)
-        if drawn.size == 0 or (drawn.any() and (drawn.size == 1 or np.ptp(drawn) > 0)):
-            return np.asarray(drawn * unit)
+        values = np.asarray(rng.integers(-largest, largest + 1, size=shape), np.float64)
+        if values.size == 0 or (values.any() and (values.size == 1 or np.ptp(values) > 0)):
+            return np.asarray(values * unit)
 
 
 def _divisors(problem: Problem) -> int:

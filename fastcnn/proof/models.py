@@ -541,8 +541,8 @@ def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: np.random.
         for sign in (-1, 1):
             moved = [a * (1 + sign * d) for a, d in zip(parameters, moves, strict=True)]
             model.set_weights(moved)
-            others = results_of(model, data, loss)[1]
-            for a, b, bound in zip(others, outputs, allowed, strict=True):
+            repeated = results_of(model, data, loss)[1]
+            for a, b, bound in zip(repeated, outputs, allowed, strict=True):
                 if not (abs(a - b) <= bound / 2).all():
                     return False
     return True

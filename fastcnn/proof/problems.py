@@ -256,8 +256,8 @@ def _transposed() -> Iterator[_Conv]:
     same: dict[str, Any] = {"padding": "same"}
     yield _Conv("same-3x3", (1, 6, 5, 8), (3, 3, 3, 8), {"stride": 2} | same, relu=True, quick=True)
     yield _Conv("same-4x3", (2, 4, 3, 6), (4, 3, 10, 6), {"stride": (2, 3)} | same)
-    more = {"stride": 2, "output_padding": 1}
-    yield _Conv("same-output-padding", (1, 4, 5, 3), (3, 3, 5, 3), more | same)
+    extra = {"stride": 2, "output_padding": 1}
+    yield _Conv("same-output-padding", (1, 4, 5, 3), (3, 3, 5, 3), extra | same)
     uneven = {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)}
     yield _Conv("output-padding", (2, 4, 5, 6), (3, 2, 4, 6), uneven, quick=True)
     # Some pixels of the result meet no tap, and are the bias alone.
@@ -740,8 +740,8 @@ def _long_problems() -> Iterator[Problem]:
             parameters["kernel_size"] = w[:2]
         if op == "conv2d_input_gradient":
             parameters["x_shape"] = x
-        some = {name: arrays[name] for name in names}
-        return Problem(op, label, some, parameters, g, ("long",), quick, ("float32",))
+        operands = {name: arrays[name] for name in names}
+        return Problem(op, label, operands, parameters, g, ("long",), quick, ("float32",))
 
     def of_rows(op: str, mode: str = "long", **arrays: Shape) -> Problem:
         label = f"long-{'x'.join(map(str, next(iter(arrays.values()))))}"

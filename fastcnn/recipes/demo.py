@@ -298,9 +298,9 @@ def _train(
 
     images, labels = train
     start = perf_counter()
-    other = Sequential(article(), (28, 28, 1), seed=seed)  # compiles what training needs
-    other.train_on_batch(images[:BATCH], labels[:BATCH])
-    other.predict(images[:BATCH])
+    rehearsal_model = Sequential(article(), (28, 28, 1), seed=seed)  # compiles what training needs
+    rehearsal_model.train_on_batch(images[:BATCH], labels[:BATCH])
+    rehearsal_model.predict(images[:BATCH])
     console.print(
         f"{len(images):,} training images, {epochs} epochs, batches of {BATCH} "
         f"(kernels ready after {perf_counter() - start:.1f} s)"

@@ -487,8 +487,8 @@ class ProgressBar(Callback):
 
     def __getstate__(self) -> dict[str, object]:
         # A console belongs to its process, so a pickled bar prints on the standard output.
-        own = ("console", "_console", "_bar", "_task", "_notebook")
-        return {**vars(self), **dict.fromkeys(own)}
+        not_copied = ("console", "_console", "_bar", "_task", "_notebook")
+        return {**vars(self), **dict.fromkeys(not_copied)}
 
     def on_train_begin(self, model: Model, logs: Logs) -> None:
         from rich.console import Console
@@ -541,8 +541,8 @@ class ProgressBar(Callback):
             figures.append(f"{self._speed:,.0f} images/s")
         if self._notebook is not None:
             share = f"{self._samples_done / max(self._samples, 1):.0%}"
-            done = f"epoch {self._epoch + 1}/{self._epochs}: {share}"
-            self._notebook.pass_by("  ".join([done, *figures]))
+            progress = f"epoch {self._epoch + 1}/{self._epochs}: {share}"
+            self._notebook.pass_by("  ".join([progress, *figures]))
         elif self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._samples_done, figures="  ".join(figures))
 

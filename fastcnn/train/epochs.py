@@ -242,13 +242,13 @@ class Epochs:
                 Shard(number, slice(part.start - first, part.stop - first), rng)
                 for (number, part), rng in zip(rows, rngs, strict=True)
             ]
-            some: Any = slice(start + first, start + end)
+            indices: Any = slice(start + first, start + end)
             if order is not None:
-                some = order[some]
-            x, targets = images[some], self.targets[some]
+                indices = order[indices]
+            x, targets = images[indices], self.targets[indices]
             if self.augment is not None:
                 x, targets = self._augmented_shards(self.augment, shards, x, targets)
-            weights = None if self.weights is None else self.weights[some]
+            weights = None if self.weights is None else self.weights[indices]
             yield Shards(shards, x, targets, weights, count)
 
     def _augmented_shards(

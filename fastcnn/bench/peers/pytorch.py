@@ -282,10 +282,19 @@ def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) ->
     w = arrays.get("w", np.zeros(g.filter_shape, np.float32))
     tensors = nchw(arrays["dy"], layout), nchw(x, layout), oihw(w, layout)
     outputs = [of_input, not of_input, False]
-    rest = (None, options["stride"], options["padding"], [1, 1], False, [0, 0], g.groups, outputs)
+    parameters = (
+        None,
+        options["stride"],
+        options["padding"],
+        [1, 1],
+        False,
+        [0, 0],
+        g.groups,
+        outputs,
+    )
 
     def run() -> Any:
-        return _aten.convolution_backward(*tensors, *rest)[0 if of_input else 1]
+        return _aten.convolution_backward(*tensors, *parameters)[0 if of_input else 1]
 
     return _Call(run, (_TO_NHWC if of_input else _TO_HWIO,))
 
@@ -318,8 +327,8 @@ def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str
     options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
     dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
-    rest = size, options["stride"], options["padding"], False, False, None
-    return _Call(lambda: _aten.avg_pool2d_backward(dy, x, *rest), (_TO_NHWC,))
+    parameters = size, options["stride"], options["padding"], False, False, None
+    return _Call(lambda: _aten.avg_pool2d_backward(dy, x, *parameters), (_TO_NHWC,))
 
 
 def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:

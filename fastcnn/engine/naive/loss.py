@@ -24,8 +24,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         if labels.ndim == 1:
             losses[n] = -log_probabilities[n, label]
         else:
-            some = label != 0
-            losses[n] = -np.sum(label[some] * log_probabilities[n, some])
+            counts = label != 0
+            losses[n] = -np.sum(label[counts] * log_probabilities[n, counts])
     return losses.astype(logits.dtype)
 
 

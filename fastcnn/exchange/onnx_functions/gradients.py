@@ -152,9 +152,9 @@ def _of_product(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradient
     x, axes = inputs[0], inputs[1] if len(inputs) > 1 else None
     assert x is not None
     over = reduced_axes(node, x.ndim, axes)
-    rest = tuple(i for i in range(x.ndim) if i not in over)
-    order = (*rest, *over)
-    flat = x.transpose(order).reshape(*(x.shape[i] for i in rest), -1)
+    other_axes = tuple(i for i in range(x.ndim) if i not in over)
+    order = (*other_axes, *over)
+    flat = x.transpose(order).reshape(*(x.shape[i] for i in other_axes), -1)
     ones = np.ones_like(flat[..., :1])
     before = np.concatenate([ones, flat[..., :-1].cumprod(-1)], -1)
     after = np.concatenate([ones, flat[..., :0:-1].cumprod(-1)], -1)[..., ::-1]
@@ -240,15 +240,15 @@ def _of_moving(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients
         assert one is not None
         places.append(np.arange(first, first + one.size).reshape(one.shape))
         first += one.size
-    others = list(inputs[data:])
+    parameters = list(inputs[data:])
     if node.operator == "Pad":
         node = OnnxNode(
             "Pad", node.name, node.inputs, node.outputs,
             {**node.attributes, "value": -1.0}, node.opset,
         )  # fmt: skip
         if node.opset >= 11:
-            others = [others[0], np.asarray(-1), *others[2:]]
-    moved = FUNCTIONS[node.operator](node, *places, *others)
+            parameters = [parameters[0], np.asarray(-1), *parameters[2:]]
+    moved = FUNCTIONS[node.operator](node, *places, *parameters)
     sources = moved[_index_of(node, y)] if isinstance(moved, tuple) else moved
     inside = sources >= 0
     sums = np.bincount(sources[inside], dy[inside].astype(np.float64), first)
@@ -314,8 +314,8 @@ def _of_reduction(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradie
     x, axes = inputs[0], inputs[1] if len(inputs) > 1 else None
     assert x is not None
     over = reduced_axes(node, x.ndim, axes)
-    kept = tuple(1 if i in over else side for i, side in enumerate(x.shape))
-    wide, largest = dy.reshape(kept), y.reshape(kept)
+    shape_with_ones = tuple(1 if i in over else side for i, side in enumerate(x.shape))
+    wide, largest = dy.reshape(shape_with_ones), y.reshape(shape_with_ones)
     if node.operator == "ReduceSum":
         dx = np.broadcast_to(wide, x.shape)
     elif node.operator == "ReduceMean":
@@ -343,13 +343,13 @@ def _of_matmul(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients
     assert a is not None
     assert b is not None
     left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
-    whole = dy
+    matrix = dy
     if b.ndim == 1:
-        whole = whole[..., None]
+        matrix = matrix[..., None]
     if a.ndim == 1:
-        whole = np.expand_dims(whole, -2)
-    da = np.matmul(whole, np.swapaxes(right, -1, -2))
-    db = np.matmul(np.swapaxes(left, -1, -2), whole)
+        matrix = np.expand_dims(matrix, -2)
+    da = np.matmul(matrix, np.swapaxes(right, -1, -2))
+    db = np.matmul(np.swapaxes(left, -1, -2), matrix)
     return [
         summed_to(left.shape, da).reshape(a.shape),
         summed_to(right.shape, db).reshape(b.shape),

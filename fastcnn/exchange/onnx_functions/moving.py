@@ -46,10 +46,10 @@ def reshaped(node: OnnxNode, shape: tuple[int, ...], sides: list[int]) -> tuple[
     if result.count(-1) > 1 or any(side < -1 for side in result):
         raise node.error(f"shape {sides} must have at most one -1 and nothing below")
     if -1 in result:
-        others = prod(side for side in result if side != -1)
-        if others == 0 or prod(shape) % others:
+        known_size = prod(side for side in result if side != -1)
+        if known_size == 0 or prod(shape) % known_size:
             raise node.error(f"the input of shape {shape} cannot get the shape {sides}")
-        result[result.index(-1)] = prod(shape) // others
+        result[result.index(-1)] = prod(shape) // known_size
     if prod(result) != prod(shape):
         raise node.error(f"the input of shape {shape} cannot get the shape {sides}")
     return tuple(result)

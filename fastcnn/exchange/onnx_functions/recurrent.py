@@ -334,10 +334,10 @@ def _recurrence(node: OnnxNode, inputs: Sequence[Array | None]) -> _Recurrence:
     bias = np.zeros((d, 2 * gates * units), x.dtype) if b is None else b
     edges = np.zeros((d, 3 * units), x.dtype) if peepholes is None else peepholes
     start = [np.zeros((d, n, units), x.dtype) if one is None else one for one in (h, c)]
-    needed = [(w, (d, gates * units, size)), (r, (d, gates * units, units)),
+    expected = [(w, (d, gates * units, size)), (r, (d, gates * units, units)),
               (bias, (d, 2 * gates * units)), (edges, (d, 3 * units))]  # fmt: skip
-    needed += [(one, (d, n if one.shape[1:2] != (1,) else 1, units)) for one in start]
-    for array, shape in needed:
+    expected += [(one, (d, n if one.shape[1:2] != (1,) else 1, units)) for one in start]
+    for array, shape in expected:
         if array.shape != shape:
             raise node.error(f"an input must have the shape {shape}, got {array.shape}")
     if lengths is not None and (

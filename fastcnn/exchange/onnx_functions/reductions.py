@@ -40,14 +40,14 @@ def reduction(node: OnnxNode, x: Array, axes: Array | None = None) -> Array:
     if node.operator in ("ReduceMax", "ReduceMin"):
         largest = node.operator == "ReduceMax"
         if x.dtype.kind == "f":
-            least: float | int | bool = -np.inf if largest else np.inf
+            start: float | int | bool = -np.inf if largest else np.inf
         elif x.dtype == np.bool_:
-            least = not largest
+            start = not largest
         else:
             limits = np.iinfo(x.dtype)
-            least = limits.min if largest else limits.max
+            start = limits.min if largest else limits.max
         function = np.max if largest else np.min
-        return np.asarray(function(x, over, keepdims=keep, initial=least)).astype(x.dtype)
+        return np.asarray(function(x, over, keepdims=keep, initial=start)).astype(x.dtype)
     if node.operator == "ReduceSum":
         result = y.sum(over, keepdims=keep, dtype=y.dtype)
     elif node.operator == "ReduceProd":

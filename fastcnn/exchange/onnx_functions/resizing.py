@@ -52,11 +52,11 @@ def scalings_of(
 ) -> list[Scaling]:
     """How each axis of an input is resized."""
     rank = len(shape)
-    given = node.integers("axes")
-    axes = tuple(range(rank)) if given is None else as_axes(node, given, rank)
-    wanted = listed(node, "sizes", sizes) if sizes is not None and sizes.size else None
+    axis_numbers = node.integers("axes")
+    axes = tuple(range(rank)) if axis_numbers is None else as_axes(node, axis_numbers, rank)
+    new_sides = listed(node, "sizes", sizes) if sizes is not None and sizes.size else None
     factors: list[float] | None = None
-    if wanted is None:
+    if new_sides is None:
         listing = (
             node.numbers("scales") if scales is None else [float(s) for s in scales.reshape(-1)]
         )
@@ -72,16 +72,16 @@ def scalings_of(
             raise node.error(f"roi must be {2 * len(axes)} numbers, got {len(shares)}")
         for i, axis in enumerate(axes):
             regions[axis] = shares[i], shares[i + len(axes)]
-    listing_length = len(wanted) if wanted is not None else len(factors or [])
+    listing_length = len(new_sides) if new_sides is not None else len(factors or [])
     if listing_length != len(axes):
         raise node.error(f"{len(axes)} scales or sizes are needed, got {listing_length}")
     result = [Scaling(side, side, 1.0, (0.0, 1.0)) for side in shape]
-    if wanted is not None:
-        if any(one < 1 for one in wanted):
-            raise node.error(f"sizes must be at least 1, got {wanted}")
+    if new_sides is not None:
+        if any(one < 1 for one in new_sides):
+            raise node.error(f"sizes must be at least 1, got {new_sides}")
         ratios = [
             size / shape[axis] if shape[axis] else 1.0
-            for size, axis in zip(wanted, axes, strict=True)
+            for size, axis in zip(new_sides, axes, strict=True)
         ]
         policy = node.text(
             "keep_aspect_ratio_policy", "stretch", ("stretch", "not_larger", "not_smaller")
@@ -89,8 +89,8 @@ def scalings_of(
         if policy != "stretch":
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
             ratios = [ratio] * len(axes)
-            wanted = [floor(ratio * shape[axis] + 0.5) for axis in axes]
-        for axis, size, ratio in zip(axes, wanted, ratios, strict=True):
+            new_sides = [floor(ratio * shape[axis] + 0.5) for axis in axes]
+        for axis, size, ratio in zip(axes, new_sides, ratios, strict=True):
             result[axis] = Scaling(shape[axis], size, ratio, regions[axis])
         return result
     for axis, factor in zip(axes, factors or [], strict=True):

@@ -196,28 +196,28 @@ def transposed_of(node: OnnxNode, shape: tuple[int, ...], kernel: tuple[int, ...
     dilations = side_list(node, "dilations", rank, 1)
     extra = side_list(node, "output_padding", rank, 0, least=0)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    whole = [
+    full_sides = [
         (side - 1) * s + span + e
         for side, s, span, e in zip(sides, strides, spans, extra, strict=True)
     ]
-    auto, wanted = node.text("auto_pad", "NOTSET", AUTO), node.integers("output_shape")
+    auto, output_sides = node.text("auto_pad", "NOTSET", AUTO), node.integers("output_shape")
     pads = list(side_list(node, "pads", 2 * rank, 0, least=0))
-    if wanted is not None:
-        wanted = wanted[-rank:]
+    if output_sides is not None:
+        output_sides = output_sides[-rank:]
     elif auto.startswith("SAME"):
-        wanted = [side * s for side, s in zip(sides, strides, strict=True)]
+        output_sides = [side * s for side, s in zip(sides, strides, strict=True)]
     elif auto == "VALID":
         pads = [0] * (2 * rank)
-    if wanted is not None:
-        if len(wanted) != rank:
-            raise node.wrong("output_shape", f"{rank} integers", wanted)
-        totals = [size - want for size, want in zip(whole, wanted, strict=True)]
+    if output_sides is not None:
+        if len(output_sides) != rank:
+            raise node.wrong("output_shape", f"{rank} integers", output_sides)
+        totals = [size - want for size, want in zip(full_sides, output_sides, strict=True)]
         if min(totals, default=0) < 0:
             extra = tuple(e + max(0, -t) for e, t in zip(extra, totals, strict=True))
             totals = [max(0, total) for total in totals]
         half = [total // 2 for total in totals]
-        rest = [total - part for total, part in zip(totals, half, strict=True)]
-        before, after = (half, rest) if auto != "SAME_LOWER" else (rest, half)
+        remainders = [total - part for total, part in zip(totals, half, strict=True)]
+        before, after = (half, remainders) if auto != "SAME_LOWER" else (remainders, half)
     else:
         before, after = pads[:rank], pads[rank:]
     out = tuple(
@@ -239,9 +239,9 @@ def conv_transpose(node: OnnxNode, x: Array, w: Array, b: Array | None = None) -
     check_bias(node, b, oc)
     if x.shape[1] != w.shape[0]:
         raise node.error(f"filters of shape {w.shape} do not fit the input of shape {x.shape}")
-    whole = [o + s_b + s_a for o, s_b, s_a in zip(g.out, g.before, g.after, strict=True)]
-    affordable(node, (n, oc, *whole), 8)
-    y = np.zeros((n, oc, *whole), wide(x).dtype)
+    full_sides = [o + s_b + s_a for o, s_b, s_a in zip(g.out, g.before, g.after, strict=True)]
+    affordable(node, (n, oc, *full_sides), 8)
+    y = np.zeros((n, oc, *full_sides), wide(x).dtype)
     ic, per = x.shape[1] // groups, w.shape[1]
     for i in range(groups):
         part = wide(x)[:, i * ic : (i + 1) * ic]

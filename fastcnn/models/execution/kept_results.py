@@ -68,9 +68,9 @@ class KeptResults:
             return self._compute(inputs)
         if rehearsal.active and rehearsal.rehearsing():
             return self._compute(inputs)
-        kept = self._kept_of_these_numbers()
+        known_rows = self._kept_of_these_numbers()
         keys = [_digest(parts) for parts in zip(*inputs, strict=True)]
-        missing = [i for i, key in enumerate(keys) if key not in kept]
+        missing = [i for i, key in enumerate(keys) if key not in known_rows]
         if missing:
             all_missing = len(missing) == len(keys)
             new = self._compute(
@@ -83,13 +83,13 @@ class KeptResults:
             rows_of_keys = {
                 keys[i]: row for i, row in zip(missing, zip(*new, strict=True), strict=True)
             }
-            if len(kept) + len(missing) <= self._most:
+            if len(known_rows) + len(missing) <= self._most:
                 copies = {key: tuple(map(_copy_of, row)) for key, row in rows_of_keys.items()}
-                kept.update(copies)
+                known_rows.update(copies)
             if all_missing:
                 return new
-            kept = {key: rows_of_keys.get(key) or kept[key] for key in keys}
-        rows = [kept[key] for key in keys]
+            known_rows = {key: rows_of_keys.get(key) or known_rows[key] for key in keys}
+        rows = [known_rows[key] for key in keys]
         return [_together(parts) for parts in zip(*rows, strict=True)]
 
     def _kept_of_these_numbers(self) -> dict[bytes, tuple[Array, ...]]:

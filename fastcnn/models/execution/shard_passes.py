@@ -94,10 +94,12 @@ class UnitPasses:
             for array in one.unit.gradients():
                 users[array.ctypes.data] = one.output
         for one in units:
-            own = tuple(one.unit.gradients()) if one.goes_back else ()
-            is_complete = all(users[array.ctypes.data] == one.output for array in own)
-            adds = bool(own) and isinstance(one.unit, LoneNode) and one.unit.adds
-            self._gradients[one.output] = _Gradients(own, weights.parts(own), is_complete, adds)
+            gradients = tuple(one.unit.gradients()) if one.goes_back else ()
+            is_complete = all(users[array.ctypes.data] == one.output for array in gradients)
+            adds = bool(gradients) and isinstance(one.unit, LoneNode) and one.unit.adds
+            self._gradients[one.output] = _Gradients(
+                gradients, weights.parts(gradients), is_complete, adds
+            )
 
     @property
     def parts(self) -> Sequence[Sequence[slice]]:

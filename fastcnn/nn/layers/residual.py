@@ -99,11 +99,11 @@ class Residual(Layer):
 
     def infer(self, input_shape: Shape) -> Shape:
         main = infer_stack(self.layers, input_shape, "Residual's layer")[-1]
-        other = infer_stack(self.shortcut, input_shape, "Residual's shortcut layer")[-1]
-        if main != other:
+        shortcut_shape = infer_stack(self.shortcut, input_shape, "Residual's shortcut layer")[-1]
+        if main != shortcut_shape:
             raise ValueError(
                 f"Residual adds two paths, which must end in one shape: its layers give {main}, "
-                f"its shortcut {other}; give shortcut=[…] layers that end in {main}"
+                f"its shortcut {shortcut_shape}; give shortcut=[…] layers that end in {main}"
             )
         return main
 
@@ -179,12 +179,12 @@ class Residual(Layer):
     def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         parts, y = saved
         dy = before_activation(self.activation, dy, y, engine)
-        main, other = dy, dy
+        main, shortcut_gradient = dy, dy
         for layer, part in zip(self.layers[::-1], parts[: len(self.layers)][::-1], strict=True):
             main = layer.input_gradient(main, part, engine)
         for layer, part in zip(self.shortcut[::-1], parts[len(self.layers) :][::-1], strict=True):
-            other = layer.input_gradient(other, part, engine)
-        result: Array = main + other
+            shortcut_gradient = layer.input_gradient(shortcut_gradient, part, engine)
+        result: Array = main + shortcut_gradient
         return result
 
     def config(self) -> JsonObject:

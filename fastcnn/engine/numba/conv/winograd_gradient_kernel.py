@@ -134,15 +134,15 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             i = v_start + e * c.blocks.squares * c.blocks.pitch + first
             j = z_start + e * c.dy.squares * c.dy.pitch + piece // c.sums.row_blocks * width
             k = d_start + e * c.sums.point
-            left = last - first
-            while left > 0:
-                if left <= half or rows < left <= 2 * half:
+            squares_left = last - first
+            while squares_left > 0:
+                if squares_left <= half or rows < squares_left <= 2 * half:
                     height = half
                     add_to_half(squares, v, i, z, j, d, k, resumed, c)
                 else:
                     height = rows
                     add_to_rows(squares, v, i, z, j, d, k, resumed, c)
-                left -= height
+                squares_left -= height
                 i += height
                 k += height * width
 

@@ -255,8 +255,8 @@ def _by_blocks(
 def _block(n: int, inputs: int, outputs: int, itemsize: int, most: int = _BLOCK) -> tuple[int, int]:
     """The inputs of a block, which fill tiles of both products, and the width of its transpose."""
     to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
-    least = lcm(to_input.columns, to_weights.rows)
-    size = min(inputs, least * max(1, most // (least * outputs * itemsize)))
+    smallest_block = lcm(to_input.columns, to_weights.rows)
+    size = min(inputs, smallest_block * max(1, most // (smallest_block * outputs * itemsize)))
     return size, to_input.columns
 
 

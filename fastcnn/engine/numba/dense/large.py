@@ -300,28 +300,33 @@ def _add_splits(vectors: int, lanes: int) -> Kernel:
     The sums, with which the scratch begins, are (splits, samples + tile rows, pitch). y is
     (samples, outputs).
     """
-    some = vectors * lanes  # columns of a block at a time
+    block_columns = vectors * lanes  # columns of a block at a time
 
     @ordered_kernel
     def add_splits(
         start: int, stop: int, sums: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
         c: LargeProduct = numbers[0]
-        width, pitch, split_pitch, totals = c.width, c.pitch, c.split_pitch, totals_room(some)
+        width, pitch, split_pitch, totals = (
+            c.width,
+            c.pitch,
+            c.split_pitch,
+            totals_room(block_columns),
+        )
         for row in range(start, stop):
-            for column in range(0, (c.outputs + width - 1) // width * width, some):
+            for column in range(0, (c.outputs + width - 1) // width * width, block_columns):
                 block = column // width * width
                 j = column - block + min(block, c.outputs - width)
-                tile = tile_from_row(1, vectors, lanes, b, j, some)
+                tile = tile_from_row(1, vectors, lanes, b, j, block_columns)
                 at = row * pitch + column
                 totals_begin(tile, totals, 0)
                 totals_add(tile, totals, 0)
                 for _ in range(c.splits):
-                    totals_add(tile_from_row(1, vectors, lanes, sums, at, some), totals, 0)
+                    totals_add(tile_from_row(1, vectors, lanes, sums, at, block_columns), totals, 0)
                     at += split_pitch
                 tile = totals_end(tile_from_row(1, vectors, lanes, b, 0, 0), totals, 0)
                 if relu:
                     tile = tile_relu(tile)
-                tile_store_rows(tile, y, row * c.outputs + j, 0, some, 1)
+                tile_store_rows(tile, y, row * c.outputs + j, 0, block_columns, 1)
 
     return add_splits

@@ -64,11 +64,11 @@ def _copy(joins: bool, parts: Sequence[Array], joined: Array, axis: int) -> None
     """Copy the arrays into the joined array, or parts of it into the arrays."""
     rows, pitch, first = prod(joined.shape[:axis]), prod(joined.shape[axis:]), 0
     for at in range(0, len(parts), TOGETHER):
-        some = parts[at : at + TOGETHER]
-        runs = [prod(array.shape[axis:]) for array in some]
+        group = parts[at : at + TOGETHER]
+        runs = [prod(array.shape[axis:]) for array in group]
         plan = copied_runs(joins, runs, rows, first, pitch)
-        absent = [some[0]] * (TOGETHER - len(some))
-        flat = [array.reshape(-1) for array in (*some, *absent, joined)]
+        absent = [group[0]] * (TOGETHER - len(group))
+        flat = [array.reshape(-1) for array in (*group, *absent, joined)]
         if plan.work:
             parallel_for(plan.function, plan.items, plan.work, *flat, plan.numbers)
         first += sum(runs)
@@ -114,11 +114,11 @@ def _copied_runs(joins: bool) -> Kernel:
         """
         begin, end = max(begin, first), min(end, first + run)
         if begin < end:
-            own = row * run + begin - first
+            source_start = row * run + begin - first
             if joins:
-                copy_run(joined, at + begin, part, own, end - begin)
+                copy_run(joined, at + begin, part, source_start, end - begin)
             else:
-                copy_run(part, own, joined, at + begin, end - begin)
+                copy_run(part, source_start, joined, at + begin, end - begin)
 
     @kernel
     def copied_runs(

@@ -153,10 +153,10 @@ def response_rows(three_quarters: bool) -> Kernel:
         for item in range(start, stop):
             bases = scratch[item * c : (item + 1) * c]
             for row in range(item * grain, min(numbers[0].rows, (item + 1) * grain)):
-                some = x[row * c : (row + 1) * c]
+                pixel = x[row * c : (row + 1) * c]
                 before, after = numbers[0].before, numbers[0].after
-                _bases(some, bases, before, after, numbers[0].scale, numbers[0].bias)
-                write(some, bases, numbers[0].beta, y[row * c : (row + 1) * c])
+                _bases(pixel, bases, before, after, numbers[0].scale, numbers[0].bias)
+                write(pixel, bases, numbers[0].beta, y[row * c : (row + 1) * c])
 
     return normalised_rows
 

@@ -128,8 +128,8 @@ def launch(
             set.add(task_entry.attributes, '"prefer-vector-width"="512"')
         step_entry = _step_entry(builder, task_entry, layout)
         frame = layout.filled(builder, cgutils.unpack_tuple(builder, values[5]))
-        asked = builder.icmp_signed("==", values[1], _WORD(_ASK))
-        with builder.if_else(asked) as (answer, run):
+        asks = builder.icmp_signed("==", values[1], _WORD(_ASK))
+        with builder.if_else(asks) as (answer, run):
             with answer:
                 words = code.data(board, values[0])
                 builder.store(builder.ptrtoint(step_entry, _WORD), words)
