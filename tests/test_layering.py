@@ -20,6 +20,12 @@ import fastcnn
 ROOT = Path(fastcnn.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
+BLAS = {"dot", "inner", "matmul", "tensordot", "vdot", "linalg"}
+SMALL_PRODUCTS = {
+    "data/augmentation.py", "data/drawings.py", "data/preparation.py", "estimator/regressor.py",
+}  # fmt: skip
+"""Modules with products of small matrices, outside of training steps and predictions."""
+
 PUBLIC = (
     "augmentation", "callbacks", "datasets", "layers", "losses", "metrics", "nets", "optimizers",
     "pictures", "schedules",
@@ -328,3 +334,17 @@ except ImportError as error:
     )
     line = "engine 'numba' cannot run here: Numba is not installed (pip install numba)"
     assert out.splitlines() == [line, line]
+
+
+@pytest.mark.parametrize(
+    "room", ["core", "data", "distributed", "estimator", "models", "nn", "train"]
+)
+def test_blas_is_not_called_between_compiled_kernels(room: str) -> None:
+    """A thread of NumPy's BLAS looks for work for some 30 ms, on the core of a compiled worker."""
+    for path in sorted((ROOT / room).rglob("*.py")):
+        if path.relative_to(ROOT).as_posix() in SMALL_PRODUCTS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            is_product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+            is_product |= isinstance(node, ast.Attribute) and node.attr in BLAS
+            assert not is_product, f"{path}, line {getattr(node, 'lineno', 0)}"

@@ -303,7 +303,8 @@ def _checked(images: Any) -> Array:
 
 def _brightness(x: Array) -> Array:
     if x.ndim == 4 and x.shape[3] == 3:
-        return np.asarray(x @ _GREY.astype(x.dtype))
+        red, green, blue = _GREY.astype(x.dtype)  # no product of matrices, for BLAS has threads
+        return np.asarray(x[..., 0] * red + x[..., 1] * green + x[..., 2] * blue)
     return x if x.ndim == 3 else np.asarray(x.mean(axis=3))
 
 

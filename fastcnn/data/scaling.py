@@ -142,7 +142,7 @@ def record_of(
         count, size = count + len(part), size + part.size
         signs += int(np.count_nonzero(part < zero))
         for chunk in _chunks(part):
-            squares += float(np.vdot(chunk, chunk))
+            squares += _sum_of_squares(chunk)
             if are_integers and part.dtype.kind == "f":
                 are_integers = bool((chunk == np.rint(chunk)).all())
     if not size:
@@ -398,8 +398,17 @@ def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bo
     for chunk in _chunks(some):
         beyond = np.maximum(np.maximum(trained.low - chunk, chunk - trained.high), 0) / width
         np.minimum(beyond, 3, out=beyond)  # so that one extreme pixel does not decide
-        total += float(np.vdot(beyond, beyond))
+        total += _sum_of_squares(beyond)
     return total / some.size > _EXCESS
+
+
+def _sum_of_squares(numbers: Array) -> float:
+    """The sum of the squares of numbers (n,).
+
+    ``numpy.vdot`` would wake a thread of BLAS, which then looks for work for some 30 ms on the core
+    of a worker of the compiled engine.
+    """
+    return float(np.einsum("i,i->", numbers, numbers))
 
 
 def _may_be_pixels(array: Samples) -> bool:
